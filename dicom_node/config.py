@@ -1,0 +1,207 @@
+"""The node's settings: read once, frozen, handed down.
+
+Precedence, strongest first: command-line flags, environment (`DICOM_NODE_DICOM__PORT=104`),
+the YAML file, the defaults below. `config/node.yaml` comments every key. Unknown keys are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+from dicom_node.errors import ConfigError
+from dicom_node.paths import SHIPPED_CONFIG, SHIPPED_MODELS
+
+AeTitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[\x20-\x5b\x5d-\x7e]+$")]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DicomConfig(_Section):
+    """The C-STORE SCP."""
+
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    max_associations: int = Field(default=25, ge=1)
+    maximum_pdu_bytes: int = Field(default=0, ge=0)
+    idle_timeout: timedelta = timedelta(seconds=60)
+    calling_ae_titles: tuple[AeTitle, ...] = ()
+    require_called_ae_title: bool = False
+    extra_storage_classes: tuple[str, ...] = ()
+    minimum_free_bytes: int = Field(default=1_000_000_000, ge=0)
+
+
+class WebConfig(_Section):
+    """The HTTP server: health, metrics, jobs; port 0 takes a free one, None starts none."""
+
+    host: str = "127.0.0.1"
+    port: Port | None = 8080
+
+
+class DestinationConfig(_Section):
+    """A DICOM peer that takes results."""
+
+    ae_title: AeTitle
+    host: str
+    port: Annotated[int, Field(ge=1, le=65535)]
+    connect_timeout: timedelta = timedelta(seconds=10)
+    response_timeout: timedelta = timedelta(seconds=60)
+
+
+class CompletionConfig(_Section):
+    """When a study counts as complete."""
+
+    after_release: timedelta = timedelta(seconds=2)
+    quiet: timedelta = timedelta(seconds=20)
+    upper_limit: timedelta = timedelta(minutes=10)
+
+
+class ScoringConfig(_Section):
+    """The scorer."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(default=0, ge=0)
+    batch_size: int = Field(default=16, ge=1)
+    lease: timedelta = timedelta(minutes=2)
+    max_attempts: int = Field(default=2, ge=1)
+
+
+class ReportConfig(_Section):
+    """What the result objects say of their maker."""
+
+    manufacturer: str = Field(default="dicom_node", max_length=64)
+    product_name: str = Field(default="dicom_node", max_length=64)
+    device_serial_number: str = Field(default="1", max_length=64)
+    series_number_base: int = Field(default=9000, ge=0, le=2_147_483_000)
+    validate_results: bool = True
+
+
+class DeliveryConfig(_Section):
+    """Retry of deliveries: waits double from `first` to `ceiling` until `give_up_after`."""
+
+    first: timedelta = timedelta(seconds=5)
+    ceiling: timedelta = timedelta(minutes=15)
+    give_up_after: timedelta = timedelta(hours=24)
+
+
+class LogConfig(_Section):
+    """Log format and level."""
+
+    format: Literal["console", "json"] = "console"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class NodeConfig(BaseSettings):
+    """Every setting of the node; frozen."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DICOM_NODE_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    home: Path = Path("var")
+    ae_title: AeTitle = "DICOM_NODE"
+    database_url: SecretStr | None = None
+    models_dir: Path = SHIPPED_MODELS
+    routes_file: Path = SHIPPED_CONFIG / "routes.yaml"
+    dicom: DicomConfig = DicomConfig()
+    web: WebConfig = WebConfig()
+    destinations: dict[str, DestinationConfig] = Field(default_factory=dict)
+    send_to: tuple[str, ...] = ()
+    completion: CompletionConfig = CompletionConfig()
+    scoring: ScoringConfig = ScoringConfig()
+    report: ReportConfig = ReportConfig()
+    delivery: DeliveryConfig = DeliveryConfig()
+    log: LogConfig = LogConfig()
+
+    @field_validator("home", "models_dir", "routes_file")
+    @classmethod
+    def _expand(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        """The database URL; by default SQLite at `<home>/node.db`."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.home / 'node.db'}"
+
+    @property
+    def inbox_dir(self) -> Path:
+        """Where the receiver writes; a write-ahead log of files."""
+        return self.home / "inbox"
+
+    @property
+    def store_dir(self) -> Path:
+        """Where instances, predictions and results are kept."""
+        return self.home / "store"
+
+
+def load_config(
+    config_file: Path | None = None, overrides: Mapping[str, Any] | None = None
+) -> NodeConfig:
+    """Read the settings from flags (`overrides`, nested), environment and file.
+
+    Parameters
+    ----------
+    config_file
+        YAML; None: `<home>/node.yaml` if that exists, else defaults alone.
+
+    Raises
+    ------
+    ConfigError
+        A missing file, broken YAML, an unknown key or a bad value; all of them at once.
+    """
+    overrides = dict(overrides or {})
+    if config_file is None and "home" in overrides:
+        candidate = Path(overrides["home"]) / "node.yaml"
+        config_file = candidate if candidate.is_file() else None
+    if config_file is not None and not config_file.is_file():
+        raise ConfigError(f"{config_file}: no such configuration file")
+
+    class _Loader(NodeConfig):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            if config_file is None:
+                return init_settings, env_settings
+            return (
+                init_settings,
+                env_settings,
+                YamlConfigSettingsSource(settings_cls, yaml_file=config_file),
+            )
+
+    try:
+        config = _Loader(**overrides)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{config_file}: not valid YAML: {error}") from error
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+            for item in error.errors(include_url=False, include_input=False)
+        ]
+        raise ConfigError("configuration: " + "; ".join(lines)) from error
+    for name in config.send_to:
+        if name != "sender" and name not in config.destinations:
+            known = ", ".join(sorted(config.destinations)) or "none"
+            raise ConfigError(f"send_to: no destination named {name!r}; configured: {known}")
+    return config
