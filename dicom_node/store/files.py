@@ -1,0 +1,65 @@
+"""The bytes behind the rows: durable writes and content-addressed instances under one folder.
+
+Paths in SQL are relative to the store folder. No name in it comes from the network: instances lie
+under their digest, predictions and results under the job's number and our own UIDs.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, each name durable."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        fsync_folder(path.parent)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file that is either wholly there or not at all, also after a power loss."""
+    make_folder(path.parent)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    fsync_folder(path.parent)
+
+
+def instance_path(digest: str) -> str:
+    """Relative path of an instance with this digest (lower-case hex SHA-256)."""
+    return f"instances/{digest[:2]}/{digest[2:4]}/{digest}.dcm"
+
+
+def keep_instance(store_dir: Path, source: Path, digest: str) -> str:
+    """Give an inbox file its place in the store; the inbox name stays until the row is written.
+
+    Harmless if done twice. Both folders must lie on one file system (a hard link is made).
+
+    Returns
+    -------
+    str
+        Path relative to `store_dir`.
+    """
+    relative = instance_path(digest)
+    target = store_dir / relative
+    make_folder(target.parent)
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        return relative
+    fsync_folder(target.parent)
+    return relative

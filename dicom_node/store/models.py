@@ -1,0 +1,64 @@
+"""The models that scorers have verified; the rules choose among them without loading any."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from dicom_node.store.tables import models
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedModel:
+    """A model as the rules see it; `description` is for people."""
+
+    name: str
+    version: str
+    state: str
+    reason: str | None
+    weights_sha256: str | None
+    description: Mapping[str, Any]
+    seen_at: datetime
+
+
+def record_model(
+    connection: Connection,
+    *,
+    name: str,
+    version: str,
+    weights_sha256: str | None,
+    description: Mapping[str, Any],
+    reason: str | None,
+    now: datetime,
+) -> None:
+    """Offer a model to the rules, or record why it is refused (`reason`)."""
+    values = {
+        "state": "refused" if reason else "offered",
+        "reason": reason,
+        "weights_sha256": weights_sha256,
+        "description": dict(description),
+        "seen_at": now,
+    }
+    done = connection.execute(
+        update(models).where(models.c.name == name, models.c.version == version).values(values)
+    )
+    if done.rowcount == 0:
+        connection.execute(insert(models).values(name=name, version=version, **values))
+
+
+def known_models(connection: Connection) -> list[OfferedModel]:
+    """Every model, newest seen first."""
+    rows = connection.execute(select(models).order_by(models.c.name, models.c.seen_at.desc()))
+    return [OfferedModel(**row._mapping) for row in rows]
+
+
+def offered_version(connection: Connection, name: str, version: str | None) -> str | None:
+    """The version that a rule gets: the one it names, else the one seen last; None if none."""
+    query = select(models.c.version).where(models.c.name == name, models.c.state == "offered")
+    if version is not None:
+        query = query.where(models.c.version == version)
+    return connection.execute(query.order_by(models.c.seen_at.desc()).limit(1)).scalar_one_or_none()

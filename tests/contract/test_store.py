@@ -1,0 +1,396 @@
+"""What the store promises, on SQLite and on PostgreSQL alike."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+
+from dicom_node.domain.findings import Code, Finding, Level, ModelIdentity, Prediction
+from dicom_node.domain.jobs import InvalidTransition, JobStage, JobState
+from dicom_node.domain.study import InstanceRecord, Role
+from dicom_node.store import deliveries, jobs, outcomes, overview, recovery, studies
+from dicom_node.store.database import Database
+from dicom_node.store.models import offered_version, record_model
+from dicom_node.store.tables import metadata
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+LEASE = timedelta(minutes=1)
+BOTH_STAGES = (JobStage.SCORE, JobStage.REPORT)
+
+IMAGE = InstanceRecord(
+    study_instance_uid="1.2.3",
+    series_instance_uid="1.2.3.1",
+    sop_instance_uid="1.2.3.1.1",
+    sop_class_uid="1.2.840.10008.5.1.4.1.1.1",
+    transfer_syntax_uid="1.2.840.10008.1.2.1",
+    digest="a" * 64,
+    identity_digest="b" * 64,
+    has_patient_id=True,
+    role=Role.IMAGE,
+    header={"Modality": "CR"},
+    path="instances/aa/aa/a.dcm",
+    size=1000,
+    association="assoc-1",
+    calling_ae_title="PACS",
+    received_at=NOW,
+)
+PREDICTION = Prediction(
+    model=ModelIdentity("cxr", "1.0.0", "maker", "c" * 64, "d" * 64, "e" * 64),
+    findings=(
+        Finding(
+            code=Code("233604007", "SCT", "Pneumonia"),
+            site=Code("39607008", "SCT", "Lung"),
+            probability=0.75,
+            threshold=0.5,
+            level=Level.IMAGE,
+            sop_instance_uid="1.2.3.1.1",
+            instance_number=1,
+            frame_number=None,
+            rows=10,
+            columns=20,
+            box=(1.0, 2.0, 3.0, 4.0),
+        ),
+    ),
+    key_images=(),
+    not_analysed=None,
+    marks=("outside intended use: age",),
+    engine="test",
+    source_sop_instance_uids=("1.2.3.1.1",),
+)
+RESULT = outcomes.NewResult(
+    "SR", "1.2.840.10008.5.1.4.1.1.88.34", "2.25.1", "2.25.2", "r/1", None, "f" * 64
+)
+
+
+def record(database: Database, instance: InstanceRecord) -> str:
+    with database.begin() as connection:
+        return studies.record_instance(connection, instance)
+
+
+def route(database: Database, *, now: datetime = NOW, digest: str = "1" * 64) -> int | None:
+    """Complete the open study and queue one job for it."""
+    with database.begin() as connection:
+        for study in studies.open_studies(connection):
+            assert studies.complete_study(connection, study, because="test", now=now)
+        complete = studies.next_complete_study(connection)
+        assert complete is not None
+        studies.mark_routed(connection, complete, [])
+        return jobs.add_job(connection, new_job(complete, digest), now=now)
+
+
+def new_job(study: studies.CompleteStudy, digest: str) -> jobs.NewJob:
+    return jobs.NewJob(
+        study_id=study.id,
+        study_instance_uid=study.study_instance_uid,
+        revision=study.revision,
+        route="cxr",
+        model="cxr",
+        model_version="1.0.0",
+        input_digest=digest,
+        instance_ids=tuple(item.id for item in study.instances),
+        priority=50,
+        out_of_scope="refuse",
+        result_kinds=("SR", "SC"),
+        report_refusals=True,
+        destinations=("PACS", "ARCHIVE"),
+        received_at=study.last_received_at,
+        completed_at=study.completed_at,
+    )
+
+
+def claim(database: Database, *, token: str = "t", now: datetime = NOW) -> jobs.ClaimedJob | None:
+    with database.begin() as connection:
+        return jobs.claim_job(
+            connection, stages=BOTH_STAGES, worker="w", token=token, lease=LEASE, now=now
+        )
+
+
+def scored_job(database: Database) -> int:
+    """A job with one result, waiting for two deliveries."""
+    record(database, IMAGE)
+    job_id = route(database)
+    assert job_id is not None
+    held = claim(database)
+    assert held is not None
+    with database.begin() as connection:
+        outcomes.settle_predicted(connection, held, PREDICTION, prediction_path="p", now=NOW)
+    held = claim(database)
+    assert held is not None
+    assert held.stage is JobStage.REPORT
+    with database.begin() as connection:
+        outcomes.settle_reported(connection, held, [RESULT], not_analysed=False, now=NOW)
+    return job_id
+
+
+def job(database: Database, job_id: int) -> dict[str, object]:
+    with database.read() as connection:
+        return overview.job_rows(connection, store_dir=Path("/s"), job_id=job_id)[0]
+
+
+def test_the_migrations_build_exactly_the_tables_of_the_code(database: Database) -> None:
+    found, head = database.schema_state()
+    assert found == head
+    with database.read() as connection:
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, metadata) == []
+
+
+def test_upgrading_twice_changes_nothing(database: Database) -> None:
+    scored_job(database)
+    database.upgrade()
+    assert job(database, 1)["state"] == "scored"
+
+
+def test_the_same_bytes_again_change_nothing(database: Database) -> None:
+    assert record(database, IMAGE) == "stored"
+    route(database)
+    again = replace(IMAGE, received_at=NOW + LEASE, association="assoc-2")
+    assert record(database, again) == "duplicate"
+    with database.read() as connection:
+        assert studies.open_studies(connection) == []
+        assert overview.study_rows(connection)[0]["instances"] == 1
+
+
+def test_the_same_uid_with_other_bytes_is_kept_and_flagged_but_not_scored(
+    database: Database,
+) -> None:
+    record(database, IMAGE)
+    assert record(database, replace(IMAGE, digest="9" * 64, path="x")) == "conflict"
+    route(database)
+    held = claim(database)
+    assert held is not None
+    assert [item.path for item in held.inputs] == [IMAGE.path]
+    with database.read() as connection:
+        detail = overview.study_detail(connection, "1.2.3")
+    assert detail is not None
+    assert detail["series_list"][0]["conflicts"] == 1
+    assert any(event["action"] == "instance_conflict" for event in detail["events"])
+
+
+def test_a_late_image_opens_a_new_revision_whose_job_names_the_one_before(
+    database: Database,
+) -> None:
+    first = scored_job(database)
+    late = replace(
+        IMAGE, sop_instance_uid="1.2.3.1.2", digest="8" * 64, received_at=NOW + timedelta(hours=1)
+    )
+    assert record(database, late) == "stored"
+    second = route(database, now=NOW + timedelta(hours=2), digest="2" * 64)
+    assert second is not None
+    assert job(database, second)["revision"] == 2
+    held = claim(database, now=NOW + timedelta(hours=2))
+    assert held is not None
+    assert held.predecessor_id == first
+    with database.read() as connection:
+        assert outcomes.predecessor_results(connection, held) == {"SR": "r/1"}
+
+
+def test_a_result_coming_back_opens_no_revision(database: Database) -> None:
+    scored_job(database)
+    ours = replace(IMAGE, sop_instance_uid="2.25.1", digest="7" * 64, role=Role.RESULT)
+    assert record(database, ours) == "result"
+    with database.read() as connection:
+        assert studies.open_studies(connection) == []
+
+
+def test_a_study_is_not_completed_behind_the_back_of_a_new_image(database: Database) -> None:
+    record(database, IMAGE)
+    with database.read() as connection:
+        (before,) = studies.open_studies(connection)
+    record(
+        database,
+        replace(
+            IMAGE,
+            sop_instance_uid="1.2.3.1.9",
+            digest="6" * 64,
+            received_at=NOW + timedelta(seconds=1),
+        ),
+    )
+    with database.begin() as connection:
+        assert not studies.complete_study(connection, before, because="test", now=NOW)
+
+
+def test_the_same_study_input_and_model_give_one_job_only(database: Database) -> None:
+    record(database, IMAGE)
+    assert route(database) is not None
+    with database.begin() as connection:
+        connection.execute(text("UPDATE studies SET state = 'complete'"))
+    assert route(database) is None
+
+
+def test_many_workers_never_hold_one_job_together(database: Database) -> None:
+    for number in range(20):
+        uid = f"1.9.{number}"
+        record(
+            database,
+            replace(
+                IMAGE,
+                study_instance_uid=uid,
+                sop_instance_uid=uid + ".1",
+                digest=f"{number:064x}",
+            ),
+        )
+        route(database, digest=f"{number:064x}")
+    taken: list[int] = []
+    failures: list[BaseException] = []
+
+    def work(name: str) -> None:
+        try:
+            while (held := claim(database, token=name)) is not None:
+                taken.append(held.id)
+        except BaseException as error:  # noqa: BLE001 - carried to the test's thread
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(f"t{i}",)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+    assert len(taken) == 20
+    assert len(set(taken)) == 20
+
+
+def test_the_urgent_job_goes_first(database: Database) -> None:
+    for number, priority in enumerate((50, 10)):
+        record(
+            database,
+            replace(
+                IMAGE,
+                study_instance_uid=f"1.8.{number}",
+                sop_instance_uid=f"1.8.{number}.1",
+                digest=f"{number:064x}",
+            ),
+        )
+        job_id = route(database, digest=f"{number:064x}")
+        with database.begin() as connection:
+            connection.execute(
+                text("UPDATE jobs SET priority = :p WHERE id = :i"), {"p": priority, "i": job_id}
+            )
+    held = claim(database)
+    assert held is not None
+    assert held.study_instance_uid == "1.8.1"
+
+
+def test_an_expired_lease_returns_the_job_and_the_old_worker_cannot_write(
+    database: Database,
+) -> None:
+    record(database, IMAGE)
+    route(database)
+    stale = claim(database, token="old")
+    assert stale is not None
+    later = NOW + LEASE * 2
+    with database.begin() as connection:
+        assert recovery.return_expired(connection, max_attempts=2, now=later) == [stale.id]
+    fresh = claim(database, token="new", now=later)
+    assert fresh is not None
+    with pytest.raises(jobs.LeaseLost), database.begin() as connection:
+        outcomes.settle_predicted(connection, stale, PREDICTION, prediction_path="p", now=later)
+    with pytest.raises(jobs.LeaseLost), database.begin() as connection:
+        jobs.extend_lease(connection, stale, lease=LEASE, now=later)
+    with database.begin() as connection:
+        outcomes.settle_predicted(connection, fresh, PREDICTION, prediction_path="p", now=later)
+    assert len(job(database, fresh.id)["findings"]) == 1  # type: ignore[arg-type]
+
+
+def test_a_job_that_kills_its_worker_twice_is_quarantined_and_can_be_brought_back(
+    database: Database,
+) -> None:
+    record(database, IMAGE)
+    job_id = route(database)
+    assert job_id is not None
+    later = NOW
+    for _ in range(2):
+        assert claim(database, now=later) is not None
+        later += LEASE * 2
+        with database.begin() as connection:
+            recovery.return_expired(connection, max_attempts=2, now=later)
+    assert job(database, job_id)["state"] == "parked"
+    assert "quarantined" in str(job(database, job_id)["reason"])
+    assert claim(database, now=later) is None
+    with database.begin() as connection:
+        assert recovery.retry_job(connection, job_id, now=later) is JobState.QUEUED
+    assert claim(database, now=later) is not None
+
+
+def test_a_stopping_worker_gives_its_job_back_without_costing_an_attempt(
+    database: Database,
+) -> None:
+    record(database, IMAGE)
+    route(database)
+    assert claim(database) is not None
+    with database.begin() as connection:
+        recovery.release_jobs(connection, worker="w", now=NOW)
+    held = claim(database)
+    assert held is not None
+    assert held.attempts == 1
+
+
+def test_a_job_is_delivered_once_every_destination_has_every_object(database: Database) -> None:
+    job_id = scored_job(database)
+    for destination, state in (("PACS", "scored"), ("ARCHIVE", "delivered")):
+        with database.begin() as connection:
+            (delivery,) = deliveries.claim_deliveries(
+                connection, destination=destination, token="d", lease=LEASE, limit=9, now=NOW
+            )
+            again = deliveries.claim_deliveries(
+                connection, destination=destination, token="e", lease=LEASE, limit=9, now=NOW
+            )
+            assert again == []
+            deliveries.settle_delivered(connection, delivery, remark=None, now=NOW)
+        assert job(database, job_id)["state"] == state
+
+
+def test_a_parked_delivery_parks_the_job_until_a_person_retries_it(database: Database) -> None:
+    job_id = scored_job(database)
+    with database.begin() as connection:
+        (sent,) = deliveries.claim_deliveries(
+            connection, destination="PACS", token="d", lease=LEASE, limit=9, now=NOW
+        )
+        deliveries.settle_delivered(connection, sent, remark=None, now=NOW)
+        (refused,) = deliveries.claim_deliveries(
+            connection, destination="ARCHIVE", token="d", lease=LEASE, limit=9, now=NOW
+        )
+        deliveries.settle_parked(connection, refused, error="no such SOP class", now=NOW)
+    assert job(database, job_id)["state"] == "parked"
+    assert job(database, job_id)["reason"] == "delivery to ARCHIVE: no such SOP class"
+    with database.begin() as connection:
+        assert recovery.retry_job(connection, job_id, now=NOW) is JobState.SCORED
+        assert deliveries.due_destinations(connection, now=NOW) == ["ARCHIVE"]
+    with pytest.raises(InvalidTransition), database.begin() as connection:
+        recovery.retry_job(connection, job_id, now=NOW)
+
+
+def test_the_newest_offered_version_of_a_model_is_chosen(database: Database) -> None:
+    with database.begin() as connection:
+        for version, reason, seen in (
+            ("1", None, NOW),
+            ("2", None, NOW + LEASE),
+            ("3", "bad", NOW),
+        ):
+            record_model(
+                connection,
+                name="m",
+                version=version,
+                weights_sha256=None,
+                description={},
+                reason=reason,
+                now=seen,
+            )
+        assert offered_version(connection, "m", None) == "2"
+        assert offered_version(connection, "m", "1") == "1"
+        assert offered_version(connection, "m", "3") is None
+
+
+def test_job_overview_gives_one_line_a_job(database: Database) -> None:
+    scored_job(database)
+    with database.read() as connection:
+        (row,) = connection.execute(text("SELECT * FROM job_overview")).mappings()
+    assert (row["finding"], row["images"], row["results"], row["pending"]) == ("Pneumonia", 1, 1, 2)
