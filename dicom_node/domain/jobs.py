@@ -20,6 +20,7 @@ class JobState(StrEnum):
 class JobStage(StrEnum):
     """Which stage has the job next; a crash after `SCORE` does not predict again."""
 
+    WAIT_FOR_MODEL = "wait_for_model"
     SCORE = "score"
     REPORT = "report"
     DONE = "done"

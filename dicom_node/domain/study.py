@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
@@ -46,6 +46,10 @@ class InstanceRecord:
     association: str
     calling_ae_title: str
     received_at: datetime
+
+    def stored_at(self, path: str) -> InstanceRecord:
+        """The same record with its place in the store."""
+        return replace(self, path=path)
 
 
 @dataclass(frozen=True, slots=True)

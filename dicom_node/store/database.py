@@ -17,6 +17,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from dicom_node.errors import ConfigError, Transient
 
+# `Connection` is what every function of this room takes; stages name it through here.
+__all__ = ["Connection", "Database", "DatabaseUnavailable", "open_database"]
+
 MIGRATIONS = Path(__file__).parent / "migrations"
 SQLITE_BUSY_TIMEOUT_MS = 10_000
 UPGRADE_LOCK = 0x6469636F  # any constant of ours; names the advisory lock on PostgreSQL

@@ -84,7 +84,9 @@ def add_job(
     *,
     now: datetime,
     state: JobState = JobState.QUEUED,
+    stage: JobStage = JobStage.SCORE,
     reason: str | None = None,
+    notes: Sequence[str] = (),
 ) -> int | None:
     """Queue a job (or record it as refused or parked at once), unless it exists.
 
@@ -110,8 +112,9 @@ def add_job(
             model_version=job.model_version,
             input_digest=job.input_digest,
             state=state.value,
-            stage=(JobStage.SCORE if state is JobState.QUEUED else JobStage.DONE).value,
+            stage=stage.value,
             reason=reason,
+            notes=list(notes),
             priority=job.priority,
             out_of_scope=job.out_of_scope,
             result_kinds=list(job.result_kinds),

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, exists, insert, select, update
 
-from dicom_node.store.tables import models
+from dicom_node.domain.jobs import JobEvent, JobStage, JobState, next_state
+from dicom_node.store.tables import jobs, models
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,37 @@ def record_model(
     )
     if done.rowcount == 0:
         connection.execute(insert(models).values(name=name, version=version, **values))
+    if not reason:
+        _queue_waiting(connection, name, version, now=now)
+
+
+def _queue_waiting(connection: Connection, name: str, version: str, *, now: datetime) -> None:
+    """Queue the jobs that were parked because no scorer offered their model yet."""
+    twin = jobs.alias()
+    done_already = exists().where(
+        twin.c.study_instance_uid == jobs.c.study_instance_uid,
+        twin.c.input_digest == jobs.c.input_digest,
+        twin.c.model == name,
+        twin.c.model_version == version,
+        twin.c.id != jobs.c.id,
+    )
+    connection.execute(
+        update(jobs)
+        .where(
+            jobs.c.model == name,
+            jobs.c.model_version.in_(["", version]),
+            jobs.c.state == JobState.PARKED.value,
+            jobs.c.stage == JobStage.WAIT_FOR_MODEL.value,
+            ~done_already,
+        )
+        .values(
+            model_version=version,
+            state=next_state(JobState.PARKED, JobEvent.RESUME_SCORING).value,
+            stage=JobStage.SCORE.value,
+            reason=None,
+            run_after=now,
+        )
+    )
 
 
 def known_models(connection: Connection) -> list[OfferedModel]:

@@ -99,7 +99,7 @@ def _job(
         "model_version": row.model_version or None,
         "state": row.state,
         "stage": row.stage,
-        "reason": row.reason,
+        "reason": row.reason or "; ".join(row.notes or []) or None,
         "marks": row.marks or [],
         "priority": row.priority,
         "attempts": row.attempts,

@@ -115,7 +115,7 @@ def retry_job(connection: Connection, job_id: int, *, now: datetime) -> JobState
             values["reason"] = None
     else:
         values["reason"] = None
-        if row.stage == JobStage.DONE.value:
+        if row.stage in {JobStage.DONE.value, JobStage.WAIT_FOR_MODEL.value}:
             values["stage"] = JobStage.SCORE.value
     connection.execute(update(jobs).where(jobs.c.id == job_id).values(values))
     add_event(connection, at=now, action="job_retried", study_id=row.study_id, job_id=job_id)

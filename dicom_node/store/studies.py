@@ -27,7 +27,7 @@ class OpenStudy:
     association_ends: tuple[datetime | None, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class StoredInstance:
     """One instance of a study as the rules see it."""
 

@@ -174,7 +174,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(), nullable=False),
         sa.Column("scored_at", sa.DateTime(), nullable=True),
         sa.Column("delivered_at", sa.DateTime(), nullable=True),
-        sa.CheckConstraint("stage IN ('score', 'report', 'done')", name=op.f("ck_jobs_stage")),
+        sa.CheckConstraint("stage IN ('wait_for_model', 'score', 'report', 'done')", name=op.f("ck_jobs_stage")),
         sa.CheckConstraint(
             "state IN ('queued', 'running', 'scored', 'delivered', 'refused', 'parked', 'failed')",
             name=op.f("ck_jobs_state"),
