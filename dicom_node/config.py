@@ -6,6 +6,8 @@ the YAML file, the defaults below. `config/node.yaml` comments every key. Unknow
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     YamlConfigSettingsSource,
@@ -76,7 +79,7 @@ class ScoringConfig(_Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default=0, ge=0)
     batch_size: int = Field(default=16, ge=1)
-    lease: timedelta = timedelta(minutes=2)
+    lease: timedelta = timedelta(seconds=30)
     max_attempts: int = Field(default=2, ge=1)
 
 
@@ -105,6 +108,23 @@ class LogConfig(_Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+def parse_peer(text: str) -> DestinationConfig:
+    """Read `AET@HOST:PORT`.
+
+    Raises
+    ------
+    ConfigError
+        Another form, an AE title over 16 characters or a port out of range.
+    """
+    match = re.fullmatch(r"([^@]{1,16})@(.+):(\d{1,5})", text)
+    try:
+        if match is None:
+            raise ValueError
+        return DestinationConfig(ae_title=match[1], host=match[2].strip("[]"), port=int(match[3]))
+    except ValueError as error:
+        raise ConfigError(f"{text!r} is not a DICOM peer; write AET@HOST:PORT") from error
+
+
 class NodeConfig(BaseSettings):
     """Every setting of the node; frozen."""
 
@@ -120,12 +140,18 @@ class NodeConfig(BaseSettings):
     dicom: DicomConfig = DicomConfig()
     web: WebConfig = WebConfig()
     destinations: dict[str, DestinationConfig] = Field(default_factory=dict)
-    send_to: tuple[str, ...] = ()
+    send_to: Annotated[tuple[str, ...], NoDecode] = ()
     completion: CompletionConfig = CompletionConfig()
     scoring: ScoringConfig = ScoringConfig()
     report: ReportConfig = ReportConfig()
     delivery: DeliveryConfig = DeliveryConfig()
     log: LogConfig = LogConfig()
+
+    @field_validator("send_to", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        # One environment variable or flag may hold several, separated by commas.
+        return [item.strip() for item in value.split(",")] if isinstance(value, str) else value
 
     @field_validator("home", "models_dir", "routes_file")
     @classmethod
@@ -140,6 +166,17 @@ class NodeConfig(BaseSettings):
         return f"sqlite:///{self.home / 'node.db'}"
 
     @property
+    def peers(self) -> dict[str, DestinationConfig]:
+        """Every destination by name: those configured, and AET@HOST:PORT given in `send_to`."""
+        inline = {name: parse_peer(name) for name in self.send_to if "@" in name}
+        return self.destinations | {peer.ae_title: peer for peer in inline.values()}
+
+    @property
+    def default_destinations(self) -> tuple[str, ...]:
+        """Names under `peers` (or "sender") to which routes send that name none."""
+        return tuple(parse_peer(name).ae_title if "@" in name else name for name in self.send_to)
+
+    @property
     def inbox_dir(self) -> Path:
         """Where the receiver writes; a write-ahead log of files."""
         return self.home / "inbox"
@@ -148,6 +185,16 @@ class NodeConfig(BaseSettings):
     def store_dir(self) -> Path:
         """Where instances, predictions and results are kept."""
         return self.home / "store"
+
+
+def _found_config_file(home: Any) -> Path | None:
+    """`DICOM_NODE_CONFIG_FILE`, else `node.yaml` in the home folder that the caller or
+    `DICOM_NODE_HOME` names, if it is there."""
+    if named := os.environ.get("DICOM_NODE_CONFIG_FILE"):
+        return Path(named)
+    home = home or os.environ.get("DICOM_NODE_HOME")
+    candidate = Path(home) / "node.yaml" if home else None
+    return candidate if candidate is not None and candidate.is_file() else None
 
 
 def load_config(
@@ -166,9 +213,8 @@ def load_config(
         A missing file, broken YAML, an unknown key or a bad value; all of them at once.
     """
     overrides = dict(overrides or {})
-    if config_file is None and "home" in overrides:
-        candidate = Path(overrides["home"]) / "node.yaml"
-        config_file = candidate if candidate.is_file() else None
+    if config_file is None:
+        config_file = _found_config_file(overrides.get("home"))
     if config_file is not None and not config_file.is_file():
         raise ConfigError(f"{config_file}: no such configuration file")
 
@@ -200,8 +246,9 @@ def load_config(
             for item in error.errors(include_url=False, include_input=False)
         ]
         raise ConfigError("configuration: " + "; ".join(lines)) from error
-    for name in config.send_to:
-        if name != "sender" and name not in config.destinations:
+    peers = config.peers
+    for name in config.default_destinations:
+        if name != "sender" and name not in peers:
             known = ", ".join(sorted(config.destinations)) or "none"
             raise ConfigError(f"send_to: no destination named {name!r}; configured: {known}")
     return config

@@ -24,7 +24,7 @@ def return_expired(connection: Connection, *, max_attempts: int, now: datetime) 
     """
     expired = connection.execute(
         select(jobs.c.id, jobs.c.study_id, jobs.c.lease_token, jobs.c.attempts).where(
-            jobs.c.state == JobState.RUNNING.value, jobs.c.lease_until < now
+            jobs.c.state == JobState.RUNNING.value, jobs.c.lease_until <= now
         )
     ).all()
     touched = []
@@ -38,7 +38,7 @@ def return_expired(connection: Connection, *, max_attempts: int, now: datetime) 
                 jobs.c.id == row.id,
                 jobs.c.state == JobState.RUNNING.value,
                 jobs.c.lease_token == row.lease_token,
-                jobs.c.lease_until < now,
+                jobs.c.lease_until <= now,
             )
             .values(
                 state=next_state(JobState.RUNNING, event).value,
@@ -60,6 +60,15 @@ def return_expired(connection: Connection, *, max_attempts: int, now: datetime) 
             )
             touched.append(row.id)
     return touched
+
+
+def expire_worker(connection: Connection, *, worker: str, now: datetime) -> None:
+    """End the leases of a worker that is known to be dead, so that nobody waits for them."""
+    connection.execute(
+        update(jobs)
+        .where(jobs.c.state == JobState.RUNNING.value, jobs.c.worker == worker)
+        .values(lease_until=now)
+    )
 
 
 def release_jobs(connection: Connection, *, worker: str, now: datetime) -> None:

@@ -1,0 +1,223 @@
+"""`serve` and the stages that it is made of, each a process of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from dicom_node.cli.options import (
+    AeTitleOption,
+    ConfigFile,
+    DicomHost,
+    DicomPort,
+    Home,
+    SendTo,
+    Supervised,
+    WebPort,
+    overrides_from,
+    read_config,
+)
+from dicom_node.config import NodeConfig, load_config
+from dicom_node.domain.retry import RetryPolicy
+from dicom_node.domain.study import CompletionPolicy
+from dicom_node.loop import run_loop
+from dicom_node.node import Supervisor, child_environment, prepare
+from dicom_node.observe.logs import configure_logging
+from dicom_node.process import report_ready, stop_on_signals, utc_now, worker_name
+
+
+def serve(
+    home: Home = None,
+    config: ConfigFile = None,
+    ae_title: AeTitleOption = None,
+    dicom_host: DicomHost = None,
+    dicom_port: DicomPort = None,
+    web_port: WebPort = None,
+    send_to: SendTo = None,
+) -> None:
+    """Run the whole node until told to stop: the first signal drains, the second ends at once."""
+    flags = overrides_from(
+        home=home.absolute() if home else None,
+        ae_title=ae_title,
+        dicom__host=dicom_host,
+        dicom__port=dicom_port,
+        web__port=web_port,
+        send_to=send_to,
+    )
+    settings = load_config(config, flags)
+    configure_logging(settings.log, "serve")
+    _check_before_start(settings)
+    prepare(settings).close()
+    environment = child_environment(flags)
+    if config is not None:
+        environment["DICOM_NODE_CONFIG_FILE"] = str(config.absolute())
+    announce = _Announcer(settings)
+    supervisor = Supervisor(settings, environment, announce)
+    with stop_on_signals(supervised=False) as stop:
+        supervisor.run(stop)
+
+
+class _Announcer:
+    """Prints the one line `ready` once associations are accepted (and the web port is known)."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self._facts: dict[str, Any] = {"ae_title": config.ae_title}
+        self._waiting = {"receive"} | ({"web"} if config.web.port is not None else set())
+
+    def __call__(self, stage: str, facts: dict[str, Any]) -> None:
+        if stage in self._waiting:
+            self._waiting.discard(stage)
+            self._facts |= facts
+            if not self._waiting:
+                report_ready(supervised=False, **self._facts)
+
+
+def _check_before_start(config: NodeConfig) -> None:
+    """A mistake in the rules must stop `serve` at once, not a stage again and again."""
+    from dicom_node.route.rules import load_routes
+
+    load_routes(config.routes_file)
+
+
+def receive(home: Home = None, config: ConfigFile = None, supervised: Supervised = False) -> None:
+    """Run the C-STORE SCP alone: images go to the inbox; needs no database."""
+    from dicom_node.receive.scp import Receiver
+    from dicom_node.store.files import make_folder
+
+    settings = _settings(home, config, "receive")
+    make_folder(settings.inbox_dir)
+    with stop_on_signals(supervised=supervised) as stop:
+        receiver = Receiver(settings)
+        port = receiver.start()
+        report_ready(supervised=supervised, dicom_port=port)
+        stop.wait()
+        receiver.stop()
+
+
+def assemble(home: Home = None, config: ConfigFile = None, supervised: Supervised = False) -> None:
+    """Run assembling and routing: inbox files become studies, studies become jobs."""
+    from dicom_node.assemble.worker import Assembler
+    from dicom_node.route.rules import load_routes
+    from dicom_node.route.worker import Router
+
+    settings = _settings(home, config, "assemble")
+    routes = load_routes(settings.routes_file)
+    database = prepare(settings)
+    completion = settings.completion
+    assembler = Assembler(
+        database,
+        settings.inbox_dir,
+        settings.store_dir,
+        CompletionPolicy(completion.after_release, completion.quiet, completion.upper_limit),
+        routes.keywords(),
+        utc_now,
+    )
+    peers = {name: peer.ae_title for name, peer in settings.peers.items()}
+    router = Router(database, routes, peers, settings.default_destinations, utc_now)
+
+    def step() -> bool:
+        # Both every time: a busy inbox must not keep complete studies from being routed.
+        assembled = assembler.step()
+        return router.step() or assembled
+
+    with stop_on_signals(supervised=supervised) as stop, _only_one(settings.inbox_dir, stop):
+        report_ready(supervised=supervised, stage="assemble")
+        run_loop("assemble", step, stop)
+
+
+@contextmanager
+def _only_one(inbox_dir: Path, stop: threading.Event) -> Iterator[None]:
+    """Wait until no other assembler reads this inbox; the lock ends with the process."""
+    descriptor = os.open(inbox_dir / ".assembler.lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        while not stop.is_set():
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                stop.wait(0.5)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def score_worker(
+    home: Home = None, config: ConfigFile = None, supervised: Supervised = False
+) -> None:
+    """Run a scorer: claims jobs, predicts, and builds the result objects."""
+    from dicom_node.report.worker import Reporter
+    from dicom_node.score.worker import Scorer
+
+    settings = _settings(home, config, "score-worker")
+    database = prepare(settings)
+    reporter = Reporter(database, settings, worker=worker_name(), clock=utc_now)
+    with stop_on_signals(supervised=supervised) as stop:
+        scorer = Scorer(database, settings, worker=worker_name(), clock=utc_now)
+        scorer.load_models()
+        report_ready(supervised=supervised, stage="score-worker")
+        reporting = _in_thread("report", reporter.step, stop)
+        run_loop("score", scorer.step, stop)
+        reporting.join()
+
+
+def deliver(home: Home = None, config: ConfigFile = None, supervised: Supervised = False) -> None:
+    """Run the courier: sends what lies in the outbox until every destination has it."""
+    from dicom_node.deliver.worker import Courier
+
+    settings = _settings(home, config, "deliver")
+    database = prepare(settings)
+    policy = RetryPolicy(
+        settings.delivery.first, settings.delivery.ceiling, settings.delivery.give_up_after
+    )
+    courier = Courier(database, settings, policy, worker=worker_name(), clock=utc_now)
+    with stop_on_signals(supervised=supervised) as stop:
+        report_ready(supervised=supervised, stage="deliver")
+        courier.run(stop)
+
+
+def web(home: Home = None, config: ConfigFile = None, supervised: Supervised = False) -> None:
+    """Run the web server: health, metrics, jobs, pages."""
+    from dicom_node.web.server import serve_web
+
+    settings = _settings(home, config, "web")
+    database = prepare(settings)
+    with stop_on_signals(supervised=supervised) as stop:
+        serve_web(
+            settings,
+            database,
+            stop,
+            on_bound=lambda port: report_ready(supervised=supervised, web_port=port),
+        )
+
+
+def _settings(home: Path | None, config: Path | None, process: str) -> NodeConfig:
+    settings = read_config(home, config)
+    configure_logging(settings.log, process)
+    return settings
+
+
+def _in_thread(name: str, step: Callable[[], bool], stop: threading.Event) -> threading.Thread:
+    def work() -> None:
+        try:
+            run_loop(name, step, stop)
+        finally:
+            stop.set()  # a loop that dies takes the process with it: the supervisor starts both
+
+    thread = threading.Thread(target=work, name=name)
+    thread.start()
+    return thread
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command()(serve)
+    for command in (receive, assemble, deliver, web):
+        app.command(rich_help_panel="Single stages")(command)
+    app.command("score-worker", rich_help_panel="Single stages")(score_worker)

@@ -1,0 +1,199 @@
+"""The composition root: builds each stage from the configuration, and supervises them all.
+
+Only this module knows every stage. A stage runs as a process of its own (`dicom-node receive`, ...);
+`serve` starts them all and starts again those that die.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from dicom_node.config import NodeConfig
+from dicom_node.errors import Transient
+from dicom_node.process import utc_now
+from dicom_node.store.database import Database, open_database
+from dicom_node.store.files import make_folder
+
+RESTART_FIRST_SECONDS = 0.5
+RESTART_LONGEST_SECONDS = 30.0
+HEALTHY_AFTER_SECONDS = 60.0
+DRAIN_SECONDS = 30.0
+WATCH_SECONDS = 0.2
+
+_log = structlog.get_logger()
+
+
+def prepare(config: NodeConfig) -> Database:
+    """Make the home's folders and open the database, with the newest schema.
+
+    Raises
+    ------
+    ConfigError
+        The database URL is not usable.
+    Transient
+        The database does not answer.
+    """
+    for folder in (config.home, config.inbox_dir, config.store_dir):
+        make_folder(folder)
+    database = open_database(config.sqlalchemy_url)
+    database.upgrade()
+    return database
+
+
+def stage_commands(config: NodeConfig) -> dict[str, list[str]]:
+    """The processes of `serve`: name to the arguments of `dicom-node`."""
+    stages = ["receive", "assemble", "score-worker", "deliver"]
+    if config.web.port is not None:
+        stages.append("web")
+    return {name: [name, "--supervised"] for name in stages}
+
+
+@dataclass(slots=True)
+class Child:
+    """One supervised process and when it may be started again."""
+
+    name: str
+    arguments: Sequence[str]
+    process: subprocess.Popen[str] | None = None
+    started: float = 0.0
+    pause: float = RESTART_FIRST_SECONDS
+    not_before: float = 0.0
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """Starts the stages, restarts those that die (waiting longer each time), drains them at the end.
+
+    Attributes
+    ----------
+    environment
+        For the children; carries the flags of `serve` as `DICOM_NODE_*`.
+    on_ready
+        Called with (stage, facts) when a stage reports that it works.
+    """
+
+    config: NodeConfig
+    environment: Mapping[str, str]
+    on_ready: Callable[[str, dict[str, Any]], None]
+    children: list[Child] = field(default_factory=list)
+    _reports: queue.Queue[tuple[str, dict[str, Any]]] = field(default_factory=queue.Queue)
+
+    def run(self, stop: threading.Event) -> None:
+        """Supervise until `stop` is set, then drain."""
+        commands = stage_commands(self.config)
+        self.children = [Child(name, arguments) for name, arguments in commands.items()]
+        try:
+            while not stop.is_set():
+                now = time.monotonic()
+                for child in self.children:
+                    self._watch(child, now)
+                self._pass_reports()
+                stop.wait(WATCH_SECONDS)
+        finally:
+            self._drain()
+
+    def _watch(self, child: Child, now: float) -> None:
+        process = child.process
+        if process is not None:
+            code = process.poll()
+            if code is None:
+                return
+            _log.error("stage died", action="stage_died", stage=child.name, exit_code=code)
+            self._expire_leases(process.pid)
+            healthy = now - child.started > HEALTHY_AFTER_SECONDS
+            child.pause = RESTART_FIRST_SECONDS if healthy else child.pause
+            child.not_before = now + child.pause
+            child.pause = min(child.pause * 2, RESTART_LONGEST_SECONDS)
+            child.process = None
+        if now >= child.not_before:
+            self._start(child, now)
+
+    def _start(self, child: Child, now: float) -> None:
+        # A session of its own: Ctrl-C reaches the supervisor alone, which then drains the stages.
+        child.process = subprocess.Popen(
+            [sys.executable, "-m", "dicom_node", *child.arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=dict(self.environment),
+            start_new_session=True,
+        )
+        child.started = now
+        threading.Thread(
+            target=self._read_reports, args=(child.name, child.process), daemon=True
+        ).start()
+
+    def _read_reports(self, name: str, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None, "started with a pipe"
+        for line in process.stdout:
+            if line.startswith('{"ready"'):
+                self._reports.put((name, json.loads(line)["ready"]))
+
+    def _pass_reports(self) -> None:
+        while not self._reports.empty():
+            self.on_ready(*self._reports.get())
+
+    def _expire_leases(self, pid: int) -> None:
+        """What the dead process held goes back at once instead of when its lease ends."""
+        from dicom_node.process import worker_name
+        from dicom_node.store.recovery import expire_worker
+
+        worker = worker_name().rsplit(":", 1)[0] + f":{pid}"
+        database = open_database(self.config.sqlalchemy_url)
+        try:
+            with database.begin() as connection:
+                expire_worker(connection, worker=worker, now=utc_now())
+        except Transient as error:
+            _log.warning("leases not ended", action="leases_not_ended", error=str(error))
+        finally:
+            database.close()
+
+    def _drain(self) -> None:
+        running = [child.process for child in self.children if child.process is not None]
+        for process in running:
+            process.terminate()
+        deadline = time.monotonic() + DRAIN_SECONDS
+        for process in running:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def kill(self) -> None:
+        """End every stage at once."""
+        for child in self.children:
+            if child.process is not None:
+                child.process.kill()
+
+
+def child_environment(
+    overrides: Mapping[str, Any], base: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """Turn command-line overrides into the `DICOM_NODE_*` variables that mean the same."""
+    return dict(base) | dict(_flatten("DICOM_NODE", overrides))
+
+
+def _flatten(prefix: str, values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for key, value in values.items():
+        # One underscore after the prefix, two between levels: pydantic-settings' form.
+        name = f"{prefix}{'_' if prefix == 'DICOM_NODE' else '__'}{key.upper()}"
+        if isinstance(value, Mapping):
+            found += _flatten(name, value)
+        elif isinstance(value, list | tuple):
+            found.append((name, ",".join(str(item) for item in value)))
+        else:
+            found.append((name, str(value)))
+    return found

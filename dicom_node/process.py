@@ -1,0 +1,72 @@
+"""What every process of the node does alike: signals, the parent's death, and reporting ready."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from types import FrameType
+
+EXIT_SECOND_SIGNAL = 130
+
+
+def utc_now() -> datetime:
+    """The clock that the composition root hands to every stage."""
+    return datetime.now(UTC)
+
+
+def worker_name() -> str:
+    """This process among all that share the queue."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+@contextlib.contextmanager
+def stop_on_signals(*, supervised: bool) -> Iterator[threading.Event]:
+    """Yield an event that the first SIGTERM or SIGINT sets; the second ends the process at once.
+
+    Parameters
+    ----------
+    supervised
+        Standard input is a pipe from the supervisor: its end means that the supervisor is gone,
+        and counts as the first signal.
+    """
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(EXIT_SECOND_SIGNAL)
+        stop.set()
+
+    previous = {number: signal.signal(number, on_signal) for number in _SIGNALS}
+    if supervised:
+        threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def _watch_parent(stop: threading.Event) -> None:
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    stop.set()
+
+
+def report_ready(*, supervised: bool, **facts: object) -> None:
+    """Tell the supervisor (one JSON line on standard output) or a person that work can come."""
+    if supervised:
+        line = json.dumps({"ready": facts})
+    else:
+        line = " ".join(["ready", *(f"{key.replace('_', '-')}={facts[key]}" for key in facts)])
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,147 @@
+"""The report stage: predictions become result objects, checked before they reach the outbox."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+from uuid import uuid4
+
+import structlog
+
+from dicom_node import __version__
+from dicom_node.config import NodeConfig
+from dicom_node.domain.findings import Prediction
+from dicom_node.domain.jobs import JobStage
+from dicom_node.errors import InvalidResult, NodeError, Transient, short_uid
+from dicom_node.report.build import ReportContext, ResultObject, build_results
+from dicom_node.report.validate import validate_result
+from dicom_node.store.database import Database
+from dicom_node.store.files import write_durably
+from dicom_node.store.heartbeat import heartbeat
+from dicom_node.store.jobs import ClaimedJob, claim_job, settle_parked
+from dicom_node.store.outcomes import NewResult, predecessor_results, settle_reported
+from dicom_node.store.predictions import load_prediction
+
+_log = structlog.get_logger()
+
+
+class Reporter:
+    """Builds, checks and stores the result objects of one job at a time."""
+
+    def __init__(
+        self,
+        database: Database,
+        config: NodeConfig,
+        *,
+        worker: str,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._config = config
+        self._worker = worker
+        self._clock = clock
+
+    def step(self) -> bool:
+        """Report one job; False if none waits."""
+        lease = self._config.scoring.lease
+        with self._database.begin() as connection:
+            job = claim_job(
+                connection,
+                stages=[JobStage.REPORT],
+                worker=self._worker,
+                token=str(uuid4()),
+                lease=lease,
+                now=self._clock(),
+            )
+        if job is None:
+            return False
+        log = _log.bind(job=job.id, study=short_uid(job.study_instance_uid))
+        try:
+            with heartbeat(self._database, job, lease=lease, clock=self._clock):
+                made, not_analysed = self._report(job)
+            with self._database.begin() as connection:
+                settle_reported(
+                    connection, job, made, not_analysed=not_analysed, now=self._clock()
+                )
+            log.info("results stored", action="results_stored", count=len(made))
+        except Transient:
+            raise
+        except NodeError as error:
+            log.error("job parked", action="job_parked", error=str(error))
+            with self._database.begin() as connection:
+                settle_parked(connection, job, error=str(error), now=self._clock())
+        return True
+
+    def _report(self, job: ClaimedJob) -> tuple[list[NewResult], bool]:
+        store = self._config.store_dir
+        assert job.prediction_path is not None, "the score stage wrote it"
+        prediction, arrays = load_prediction(store / job.prediction_path)
+        with self._database.read() as connection:
+            previous = predecessor_results(connection, job)
+        objects = build_results(
+            self._context(job, previous),
+            prediction,
+            arrays,
+            self._sources(job, prediction),
+            job.result_kinds,
+        )
+        return [self._store(job, item) for item in objects], prediction.not_analysed is not None
+
+    def _context(self, job: ClaimedJob, previous: dict[str, str]) -> ReportContext:
+        report, store = self._config.report, self._config.store_dir
+        assert job.scored_at is not None, "the score stage set it"
+        return ReportContext(
+            manufacturer=report.manufacturer,
+            product_name=report.product_name,
+            device_serial_number=report.device_serial_number,
+            node_version=__version__,
+            ae_title=self._config.ae_title,
+            series_number_base=report.series_number_base,
+            completed_at=job.scored_at,
+            revision=job.revision,
+            input_digest=job.input_digest,
+            previous_sr=store / previous["SR"] if "SR" in previous else None,
+            previous_sc=store / previous["SC"] if "SC" in previous else None,
+        )
+
+    def _sources(self, job: ClaimedJob, prediction: Prediction) -> list[Path]:
+        """Every instance that the prediction names, in the job's order; all if it names none."""
+        named = set(prediction.source_sop_instance_uids)
+        chosen = [item for item in job.inputs if not named or item.sop_instance_uid in named]
+        return [self._config.store_dir / item.path for item in chosen]
+
+    def _store(self, job: ClaimedJob, item: ResultObject) -> NewResult:
+        """Write an object's bytes and check them; nothing invalid gets into the outbox.
+
+        Raises
+        ------
+        InvalidResult
+            A validator found an error; the file stays for inspection.
+        """
+        relative = f"results/{job.id}/{item.sop_instance_uid}.dcm"
+        path = self._config.store_dir / relative
+        write_durably(path, item.content)
+        preview = None
+        if item.png is not None:
+            preview = f"results/{job.id}/{item.sop_instance_uid}.png"
+            write_durably(self._config.store_dir / preview, item.png)
+        if self._config.report.validate_results:
+            _check(item.kind, validate_result(path))
+        return NewResult(
+            kind=item.kind,
+            sop_class_uid=item.sop_class_uid,
+            sop_instance_uid=item.sop_instance_uid,
+            series_instance_uid=item.series_instance_uid,
+            path=relative,
+            preview_path=preview,
+            sha256=sha256(item.content).hexdigest(),
+        )
+
+
+def _check(kind: str, problems: Sequence[str]) -> None:
+    if problems:
+        raise InvalidResult(f"the {kind} is not valid and was not sent: " + "; ".join(problems))
+
+
