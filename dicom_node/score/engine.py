@@ -1,0 +1,234 @@
+"""Run a model: ONNX Runtime in float32 on CPUs, PyTorch from the safetensors weights on CUDA.
+
+Probabilities of one image agree between engines to `FLOAT32_TOLERANCE`; bfloat16 is used on CUDA
+only for a model whose card measured a deviation below `BFLOAT16_TOLERANCE`, and only if the golden
+images confirm it on this very device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from dicom_node.errors import ModelError
+from dicom_node.score.bundle import Bundle
+from dicom_node.score.explain import normalised_maps
+from dicom_node.score.golden import build, image_digest
+from dicom_node.score.networks import ARCHITECTURES
+from dicom_node.score.transforms import FloatArray, Pipeline
+
+FLOAT32_TOLERANCE = 1e-3
+"""Largest difference of a probability between engines in float32 (measured: below 1e-4)."""
+BFLOAT16_TOLERANCE = 0.02
+"""Largest difference of a probability in bfloat16 that we accept: a fifth of a printed tenth."""
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class Runtime(Protocol):
+    """A loaded network."""
+
+    @property
+    def description(self) -> str:
+        """Runtime, device and precision."""
+        ...
+
+    def run(self, batch: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Map (N, 3, H, W) float32 to logits (N, F) and activations (N, F, h, w), float32."""
+        ...
+
+
+class OnnxRuntime:
+    """The fp32 ONNX export on the CPU."""
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        # The package re-exports its classes in a way that type checkers do not see.
+        library: Any = onnxruntime
+        options = library.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self._session = library.InferenceSession(
+                str(bundle.onnx_path), options, providers=["CPUExecutionProvider"]
+            )
+        # ONNX Runtime raises its own classes, which share no base but Exception.
+        except Exception as error:
+            raise ModelError(f"{bundle.name}: models/model.onnx cannot be loaded") from error
+
+    @property
+    def description(self) -> str:
+        """Runtime, device and precision."""
+        return f"onnxruntime {onnxruntime.__version__} cpu fp32"
+
+    def run(self, batch: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Map (N, 3, H, W) float32 to logits (N, F) and activations (N, F, h, w), float32."""
+        logits, activations = self._session.run(["logits", "activations"], {"images": batch})
+        return logits, activations
+
+
+class TorchRuntime:
+    """The safetensors weights in a network of our registry."""
+
+    def __init__(self, bundle: Bundle, device: str, *, bfloat16: bool = False) -> None:
+        network = ARCHITECTURES[bundle.inference.network.architecture](len(bundle.findings))
+        try:
+            network.load_state_dict(load_file(bundle.weights_path))
+        except (RuntimeError, SafetensorError) as error:
+            raise ModelError(
+                f"{bundle.name}: models/weights.safetensors does not fit the architecture"
+            ) from error
+        self._network = network.eval().to(device).to(memory_format=torch.channels_last)
+        self._device = torch.device(device)
+        self._bfloat16 = bfloat16
+
+    @property
+    def description(self) -> str:
+        """Runtime, device and precision."""
+        precision = "bf16" if self._bfloat16 else "fp32"
+        return f"torch {torch.__version__} {self._device.type} {precision}"
+
+    def run(self, batch: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Map (N, 3, H, W) float32 to logits (N, F) and activations (N, F, h, w), float32."""
+        images = torch.from_numpy(batch).to(self._device, memory_format=torch.channels_last)
+        precision = (
+            torch.autocast(self._device.type, torch.bfloat16) if self._bfloat16 else nullcontext()
+        )
+        # TF32 would round convolutions to 10 bits where float32 is promised.
+        exact = torch.backends.cudnn.flags(allow_tf32=False)
+        with torch.inference_mode(), precision, exact:
+            logits, activations = self._network(images)
+        return logits.float().cpu().numpy(), activations.float().cpu().numpy()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """What a model says of N images.
+
+    Attributes
+    ----------
+    probabilities
+        (N, F) float64, calibrated, in [0, 1].
+    maps
+        (N, F, h, w) float32 in [0, 1]: Grad-CAM, each map scaled to its own maximum.
+    """
+
+    probabilities: NDArray[np.float64]
+    maps: FloatArray
+
+
+class Classifier:
+    """A bundle on a runtime, with the bundle's preprocessing and calibration.
+
+    Parameters
+    ----------
+    batch_size
+        Most images to run at once.
+    """
+
+    def __init__(self, bundle: Bundle, runtime: Runtime, *, batch_size: int = 16) -> None:
+        self.bundle = bundle
+        self.pipeline = Pipeline(bundle.inference.preprocessing)
+        self._runtime = runtime
+        self._batch_size = batch_size
+        self._temperature = np.array([entry.temperature for entry in bundle.findings])
+        self._bias = np.array([entry.bias for entry in bundle.findings])
+
+    @property
+    def engine(self) -> str:
+        """Runtime, device and precision, e.g. "onnxruntime 1.31.1 cpu fp32"."""
+        return self._runtime.description
+
+    def predict(self, tensors: Sequence[FloatArray]) -> Scores:
+        """Score prepared images.
+
+        Parameters
+        ----------
+        tensors
+            N arrays (3, rows, columns) float32, or one array (N, 3, rows, columns); N >= 1.
+        """
+        logits, activations = [], []
+        for start in range(0, len(tensors), self._batch_size):
+            batch = np.stack(list(tensors[start : start + self._batch_size])).astype(np.float32)
+            some_logits, some_activations = self._runtime.run(batch)
+            logits.append(some_logits)
+            activations.append(some_activations)
+        scaled = np.concatenate(logits).astype(np.float64) / self._temperature + self._bias
+        probabilities = 1.0 / (1.0 + np.exp(-np.clip(scaled, -60.0, 60.0)))
+        return Scores(probabilities, normalised_maps(np.concatenate(activations)))
+
+    def golden_deviation(self) -> float:
+        """Largest difference from the golden probabilities.
+
+        Raises
+        ------
+        ModelError
+            A golden image comes out different from the one that was scored at export.
+        """
+        golden, hounsfield = self.bundle.golden, self.pipeline.declaration.input == "hounsfield"
+        images = [build(entry, hounsfield=hounsfield) for entry in golden.images]
+        for image, entry in zip(images, golden.images, strict=True):
+            if image_digest(image) != entry.sha256:
+                raise ModelError(f"{self.bundle.name}: a golden image does not have its SHA-256")
+        scores = self.predict([self.pipeline.prepare(image).tensor for image in images])
+        expected = np.array([entry.probabilities for entry in golden.images])
+        return float(np.abs(scores.probabilities - expected).max())
+
+    def check_golden(self, tolerance: float | None = None) -> None:
+        """Confirm the golden probabilities, by default to the bundle's float32 tolerance.
+
+        Raises
+        ------
+        ModelError
+            The model does not give here what it gave when it was exported.
+        """
+        allowed = self.bundle.golden.tolerance if tolerance is None else tolerance
+        deviation = self.golden_deviation()
+        if not deviation <= allowed:
+            raise ModelError(
+                f"{self.bundle.name}: golden scores differ by {deviation:.4f} on {self.engine}, "
+                f"{allowed:.4f} is allowed"
+            )
+
+
+def open_classifier(
+    bundle: Bundle, *, device: Device = "auto", threads: int = 0, batch_size: int = 16
+) -> Classifier:
+    """Load a model, warm it up and check its golden scores.
+
+    Parameters
+    ----------
+    device
+        `auto` takes CUDA if there is one.
+    threads
+        CPU threads; 0 leaves the choice to the runtime.
+
+    Raises
+    ------
+    ModelError
+        The model cannot be loaded, gives other scores than at export, or CUDA is asked for and
+        absent.
+    """
+    has_cuda = torch.cuda.is_available()
+    if device == "cuda" and not has_cuda:
+        raise ModelError(f"{bundle.name}: device cuda is configured but no CUDA device is usable")
+    if device == "cpu" or not has_cuda:
+        classifier = Classifier(bundle, OnnxRuntime(bundle, threads), batch_size=batch_size)
+        classifier.check_golden()
+        return classifier
+    if bundle.metadata.dicom_node.bfloat16_deviation <= BFLOAT16_TOLERANCE:
+        runtime = TorchRuntime(bundle, "cuda", bfloat16=True)
+        classifier = Classifier(bundle, runtime, batch_size=batch_size)
+        if classifier.golden_deviation() <= BFLOAT16_TOLERANCE:
+            return classifier
+    classifier = Classifier(bundle, TorchRuntime(bundle, "cuda"), batch_size=batch_size)
+    classifier.check_golden()
+    return classifier
