@@ -75,8 +75,8 @@ def _organs(x: _Plane, y: _Plane, z: float) -> tuple[_Plane, NDArray[np.bool_]]:
         lung &= dome > 1
         hu[(dome <= 1) & (_ellipse(x, y, (0, 0), (wide - 24, deep - 22)) <= 1)] = _LIVER
     heart = _ellipse(x, y, (24, -38), (58, 48)) + ((z - 85) / 58) ** 2 <= 1
-    aorta = _ellipse(x, y, (22, 62), (12, 12)) <= 1
-    spine = _ellipse(x, y, (0, 84), (21, 18))
+    aorta = _ellipse(x, y, (22, deep - 60), (12, 12)) <= 1
+    spine = _ellipse(x, y, (0, deep - 38), (21, 18))
     lung &= ~heart & ~aorta & (spine > 1.3)
     hu[lung] = _LUNG
     hu[heart | aorta] = _BLOOD
@@ -162,7 +162,7 @@ def _add_opacities(
         if strength > 0.02:
             across, down = (np.exp(-0.5 * ((axis - place) / sigma) ** 2) for place in (ox, oy))
             haze += np.float32(strength) * down[:, None] * across[None, :]
-    ripple = 0.75 + 0.25 * np.sin(axis / 3.1)[:, None] * np.sin(axis / 2.3 + z)[None, :]
+    ripple = 0.85 + 0.15 * np.sin(axis / 3.1 + np.sin(axis[:, None] / 4.7 + z))
     hazy = lung & (hu < _MUSCLE - 1)
     hu[hazy] += (np.minimum(haze, 1) * ripple * _OPACITY_HU)[hazy]
 

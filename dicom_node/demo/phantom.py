@@ -1,9 +1,9 @@
 """Synthetic CT series: a thorax phantom, and a few real slices made into a longer series.
 
 The phantom says what it is in every field a viewer shows, and formally with Synthetic Data
-(0008,001C) YES and Quality Control Image (0028,0300) YES. Image Type is ORIGINAL because DERIVED
-means computed from other images (PS3.3 C.7.6.1.1.2), and there are none; PRIMARY because no
-examination came before it. That its content is artificial is not Image Type's to say.
+(0008,001C) YES and Quality Control Image (0028,0300) YES. Image Type is DERIVED\\PRIMARY\\AXIAL:
+no scanner acquired it, so it must not pass for ORIGINAL; SECONDARY would call it a by-product of
+an earlier examination; AXIAL or LOCALIZER is what CT asks for (PS3.3 C.8.2.1.1.1).
 """
 
 from __future__ import annotations
@@ -136,7 +136,8 @@ def _phantom_slice(seed: str, now: datetime) -> Dataset:
     data.SOPClassUID = CTImageStorage
     data.SyntheticData = "YES"
     data.QualityControlImage = "YES"
-    data.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    data.ImageType = ["DERIVED", "PRIMARY", "AXIAL"]
+    data.DerivationDescription = "Computed phantom"
     data.PatientName = "PHANTOM^THORAX"
     data.PatientID = "PHANTOM-CT"
     data.PatientBirthDate = ""

@@ -150,8 +150,9 @@ def _body(image: sitk.Image) -> sitk.Image:
 
 def _fill_planes(mask: sitk.Image) -> sitk.Image:
     """Fill holes plane by plane: in 3-D the lungs are open through mouth and cut ends."""
-    filled: sitk.Image = sitk.JoinSeries(
-        [sitk.BinaryFillhole(mask[:, :, plane]) for plane in range(mask.GetDepth())]
+    planes = [sitk.GetImageFromArray(plane) for plane in sitk.GetArrayViewFromImage(mask)]
+    filled = sitk.GetImageFromArray(
+        np.stack([sitk.GetArrayFromImage(sitk.BinaryFillhole(plane)) for plane in planes])
     )
     filled.CopyInformation(mask)
     return filled
@@ -233,7 +234,7 @@ def _judged(
     notes = []
     least, most = WHOLE_LUNGS_LITRES
     if litres < least:
-        notes.append(f"lungs of {litres:.1f} l: the series covers them in part")
+        notes.append(f"lungs of {litres:.2f} l: the series covers them in part")
     if litres > most:
         notes.append(f"lungs of {litres:.1f} l: larger than plausible, the mask may be wrong")
     if min(low, 1 - low) < ONE_SIDE_SHARE:

@@ -37,6 +37,8 @@ _TAGS = [
     "PerFrameFunctionalGroupsSequence",
 ]
 
+PIXEL_SPACING_MM = (0.05, 5.0)
+"""Pixels of a clinical CT are between these; anything else is a mistake in the header."""
 UNIT_TOLERANCE = 0.01
 """How far direction cosines may be from unit length and from a right angle (writers round them)."""
 
@@ -61,7 +63,7 @@ class SliceHeader:
         Image Orientation (Patient): direction of increasing column index, then of increasing row
         index; orthonormal within `UNIT_TOLERANCE`.
     pixel_spacing
-        (between rows, between columns) in mm; positive.
+        (between rows, between columns) in mm, both within `PIXEL_SPACING_MM`.
     slice_location
         mm along an axis of the maker's choice.
     nominal_gap
@@ -127,7 +129,6 @@ def _header(
 ) -> SliceHeader:
     measures = _macro(data, groups, "PixelMeasuresSequence")
     rescale = _macro(data, groups, "PixelValueTransformationSequence")
-    spacing = _numbers(measures, "PixelSpacing", 2)
     gap = _number(measures, "SpacingBetweenSlices") or _number(measures, "SliceThickness")
     slope, intercept = _number(rescale, "RescaleSlope"), _number(rescale, "RescaleIntercept")
     return SliceHeader(
@@ -139,7 +140,7 @@ def _header(
         columns=_count(_get(data, "Columns")) or 0,
         position=_numbers(_macro(data, groups, "PlanePositionSequence"), "ImagePositionPatient", 3),
         orientation=_orientation(_macro(data, groups, "PlaneOrientationSequence")),
-        pixel_spacing=spacing if spacing is not None and min(spacing) > 0 else None,
+        pixel_spacing=_spacing(measures),
         slice_location=_number(data, "SliceLocation"),
         nominal_gap=abs(gap) if gap else None,
         rescale=None if slope is None or intercept is None else (slope, intercept),
@@ -192,6 +193,14 @@ def _count(value: object) -> int | None:
 def _text(data: Dataset, keyword: str) -> str:
     value = _get(data, keyword)
     return "" if value is None else str(value).strip()
+
+
+def _spacing(data: Dataset) -> tuple[float, ...] | None:
+    spacing = _numbers(data, "PixelSpacing", 2)
+    smallest, largest = PIXEL_SPACING_MM
+    if spacing is None or min(spacing) < smallest or max(spacing) > largest:
+        return None
+    return spacing
 
 
 def _orientation(data: Dataset) -> tuple[float, ...] | None:

@@ -21,6 +21,8 @@ from dicom_node.score.slices import SliceHeader
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 ASSUMED_GAP_MM = 3.0
 """Gap between slices if no header states one: between thin (1 mm) and thick (5 mm) chest series."""
+LARGEST_EXTENT_MM = 2500.0
+"""No scanner's table moves further; beyond it a position is wrong and resampling would explode."""
 SAME_POSITION_MM = 0.05
 """Slices closer than this are the same slice twice; the thinnest CT slices are ten times as far."""
 TILT_TOLERANCE_DEGREES = 0.5
@@ -78,7 +80,7 @@ def arrange(headers: Sequence[SliceHeader], *, minimum_slices: int = 1) -> Stack
     ------
     BadInput
         No slice, fewer than `minimum_slices`, no Pixel Spacing, no way to order the slices, no
-        form shared by half of them, or positions that do not run across the planes.
+        form shared by half of them, or positions that contradict the planes or any scanner.
     """
     if not headers:
         raise BadInput("the series holds no slice")
@@ -88,18 +90,12 @@ def arrange(headers: Sequence[SliceHeader], *, minimum_slices: int = 1) -> Stack
     spacing = kept[0].pixel_spacing
     if spacing is None:
         raise BadInput(
-            "Pixel Spacing (0028,0030) is absent, empty or zero: sizes in the body cannot be "
-            "measured; send the series with its pixel spacing"
+            "Pixel Spacing (0028,0030) is absent, zero or no size of a CT pixel: sizes in the "
+            "body cannot be measured; send the series with its pixel spacing"
         )
     kept, along = _ordered(kept, notes)
     kept, along = _without_repeats(kept, along, notes)
-    if len(kept) < minimum_slices:
-        raise BadInput(
-            f"the series has {slices_text(len(kept))} at distinct positions; "
-            f"at least {minimum_slices} are needed"
-        )
-    if len(kept) < FEW_SLICES:
-        notes.append(f"only {slices_text(len(kept))}: the lungs may be covered in part")
+    _check_extent(along, minimum_slices, notes)
     orientation = _orientation(kept, notes)
     gap = _gaps(kept, along, notes)
     drift = _drift(kept, along, orientation, notes)
@@ -114,6 +110,21 @@ def arrange(headers: Sequence[SliceHeader], *, minimum_slices: int = 1) -> Stack
         drift=drift,
         notes=tuple(notes),
     )
+
+
+def _check_extent(along: NDArray[np.float64], minimum_slices: int, notes: list[str]) -> None:
+    if along[-1] - along[0] > LARGEST_EXTENT_MM:
+        raise BadInput(
+            f"the slices span {along[-1] - along[0]:.0f} mm, more than {LARGEST_EXTENT_MM:.0f}: "
+            "a position in the headers is wrong"
+        )
+    if len(along) < minimum_slices:
+        raise BadInput(
+            f"the series has {slices_text(len(along))} at distinct positions; "
+            f"at least {minimum_slices} are needed"
+        )
+    if len(along) < FEW_SLICES:
+        notes.append(f"only {slices_text(len(along))}: the lungs may be covered in part")
 
 
 def _ordered(

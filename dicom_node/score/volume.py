@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from dicom_node.errors import BadInput
 from dicom_node.score.majority import slices_text
+from dicom_node.score.pixels import read_modality_values
 from dicom_node.score.slices import SliceHeader, read_slice_headers
 from dicom_node.score.stack import Stack, arrange, plane_of
 
 MAXIMUM_VOXELS = 600 * 512 * 512
-"""630 MB of float32: what one scorer may hold. Longer series are thinned evenly, with a note."""
+"""630 MB of float32: what one scorer may hold."""
 MAXIMUM_SLICE_PIXELS = 4096 * 4096
 UNREADABLE_SHARE = 0.1
 """Share of slices that may fail to decode; beyond it the series counts as damaged."""
@@ -70,7 +71,9 @@ class Volume:
         return plane_of(self.orientation)
 
 
-def build_volume(paths: Sequence[Path], *, minimum_slices: int = 1) -> Volume:
+def build_volume(
+    paths: Sequence[Path], *, minimum_slices: int = 1, maximum_voxels: int = MAXIMUM_VOXELS
+) -> Volume:
     """Read one CT series into a volume.
 
     Parameters
@@ -79,6 +82,8 @@ def build_volume(paths: Sequence[Path], *, minimum_slices: int = 1) -> Volume:
         The files of one series in any order: the result does not depend on it.
     minimum_slices
         Fewest slices at distinct positions.
+    maximum_voxels
+        Bound of `Volume.hu` (4 bytes each); a longer series is thinned evenly, with a note.
 
     Raises
     ------
@@ -87,7 +92,7 @@ def build_volume(paths: Sequence[Path], *, minimum_slices: int = 1) -> Volume:
         together, fewer than `minimum_slices`, or more than a tenth that cannot be decoded.
     """
     stack = arrange(read_slice_headers(paths), minimum_slices=minimum_slices)
-    stack = _thinned(stack)
+    stack = _thinned(stack, maximum_voxels)
     hu, failures = _decode(stack.headers)
     if failures:
         stack, hu = _without(stack, hu, failures, minimum_slices)
@@ -105,8 +110,8 @@ def build_volume(paths: Sequence[Path], *, minimum_slices: int = 1) -> Volume:
     )
 
 
-def _thinned(stack: Stack) -> Stack:
-    """Keep every n-th slice of a series that would not fit in `MAXIMUM_VOXELS`."""
+def _thinned(stack: Stack, maximum_voxels: int) -> Stack:
+    """Keep every n-th slice of a series that would not fit in memory."""
     first = stack.headers[0]
     pixels = first.rows * first.columns
     if not 0 < pixels <= MAXIMUM_SLICE_PIXELS:
@@ -114,7 +119,7 @@ def _thinned(stack: Stack) -> Stack:
             f"Rows (0028,0010) x Columns (0028,0011) is {first.rows} x {first.columns}; "
             f"slices of 1 to {MAXIMUM_SLICE_PIXELS} pixels can be scored"
         )
-    step = math.ceil(len(stack.headers) * pixels / MAXIMUM_VOXELS)
+    step = math.ceil(len(stack.headers) * pixels / maximum_voxels)
     if step <= 1:
         return stack
     kept = stack.headers[::step]
@@ -167,13 +172,3 @@ def _without(
 
 def _merged(*groups: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(note for group in groups for note in group))
-
-
-def read_modality_values(path: Path, frame_number: int | None) -> NDArray[np.float32]:
-    import pydicom
-    from pydicom.pixels.processing import apply_rescale
-    from pydicom.pixels.utils import pixel_array
-
-    data = pydicom.dcmread(path)
-    stored = pixel_array(data, index=None if frame_number is None else frame_number - 1)
-    return np.asarray(apply_rescale(stored, data), np.float32)
