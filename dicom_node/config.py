@@ -237,7 +237,7 @@ def load_config(
             )
 
     try:
-        config = _Loader(**overrides)
+        loaded = _Loader(**overrides)
     except yaml.YAMLError as error:
         raise ConfigError(f"{config_file}: not valid YAML: {error}") from error
     except ValidationError as error:
@@ -246,6 +246,9 @@ def load_config(
             for item in error.errors(include_url=False, include_input=False)
         ]
         raise ConfigError("configuration: " + "; ".join(lines)) from error
+    config = NodeConfig.model_validate(
+        {key: getattr(loaded, key) for key in type(loaded).model_fields}
+    )
     peers = config.peers
     for name in config.default_destinations:
         if name != "sender" and name not in peers:

@@ -1,7 +1,7 @@
 """The composition root: builds each stage from the configuration, and supervises them all.
 
-Only this module knows every stage. A stage runs as a process of its own (`dicom-node receive`, ...);
-`serve` starts them all and starts again those that die.
+Only this module knows every stage. A stage runs as a process of its own (`dicom-node receive`
+and so on); `serve` starts them all and starts again those that die.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Child:
 
 @dataclass(slots=True)
 class Supervisor:
-    """Starts the stages, restarts those that die (waiting longer each time), drains them at the end.
+    """Starts the stages, restarts those that die after growing pauses, drains them at the end.
 
     Attributes
     ----------

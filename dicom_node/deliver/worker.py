@@ -116,9 +116,7 @@ class Courier:
             self._postpone(delivery, str(outcome.error))
         else:
             with self._database.begin() as connection:
-                settle_delivered(
-                    connection, delivery, remark=outcome.remark, now=self._clock()
-                )
+                settle_delivered(connection, delivery, remark=outcome.remark, now=self._clock())
             self._say("result delivered", "result_delivered", delivery)
 
     def _postpone(self, delivery: Delivery, error: str) -> None:

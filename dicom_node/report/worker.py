@@ -62,9 +62,7 @@ class Reporter:
             with heartbeat(self._database, job, lease=lease, clock=self._clock):
                 made, not_analysed = self._report(job)
             with self._database.begin() as connection:
-                settle_reported(
-                    connection, job, made, not_analysed=not_analysed, now=self._clock()
-                )
+                settle_reported(connection, job, made, not_analysed=not_analysed, now=self._clock())
             log.info("results stored", action="results_stored", count=len(made))
         except Transient:
             raise
@@ -143,5 +141,3 @@ class Reporter:
 def _check(kind: str, problems: Sequence[str]) -> None:
     if problems:
         raise InvalidResult(f"the {kind} is not valid and was not sent: " + "; ".join(problems))
-
-
