@@ -28,6 +28,8 @@ GAS_HU = -960.0
 """A region of this median is gas in a bowel or a stomach: lung tissue weighs more."""
 REGION_SHARE = 0.04
 """Smallest share of the lung volume that a separate region must have to be lung."""
+SMALLEST_CUT_PIXELS = 50
+"""Pieces at the edge of the image below this (3 cm2) are folds of skin, not lung."""
 SMALLEST_REGION_ML = 1.0
 AIRWAY_MM2 = 700.0
 """Larger than any trachea (25 x 27 mm)."""
@@ -83,8 +85,9 @@ def find_lungs(volume: Volume) -> LungMask:
     """
     regular = regular_image(volume, coarsest_mm=WORKING_MM)
     body = _body(regular.image)
-    air = _fill_planes(body) & sitk.Not(body) & (regular.image < LUNG_HU)
     hu = sitk.GetArrayViewFromImage(regular.image)
+    air = sitk.GetImageFromArray(_air_in_body(body, hu).astype(np.uint8))
+    air.CopyInformation(regular.image)
     lungs = _without_airways(_lung_regions(air, hu), hu, body)
     stack = regular.to_stack(_closed(lungs, regular.image))
     return _judged(stack, _middle(body)[0] if stack.any() else 0.0, regular, volume)
@@ -156,6 +159,21 @@ def _fill_planes(mask: sitk.Image) -> sitk.Image:
     )
     filled.CopyInformation(mask)
     return filled
+
+
+def _air_in_body(body: sitk.Image, hu: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Air that the body encloses, and lung that a small field of view cuts open: (z, y, x) bool."""
+    closed = sitk.GetArrayFromImage(_fill_planes(body)) > 0
+    air = hu < LUNG_HU
+    inside: NDArray[np.bool_] = closed & air
+    for plane, outside in enumerate(air & ~closed):
+        parts = sitk.ConnectedComponent(sitk.GetImageFromArray(outside.astype(np.uint8)))
+        labels = sitk.GetArrayViewFromImage(parts)
+        for label in np.flatnonzero(np.bincount(labels.ravel()) >= SMALLEST_CUT_PIXELS):
+            part = labels == label
+            if label and float(np.median(hu[plane][part])) > GAS_HU:
+                inside[plane] |= part
+    return inside
 
 
 def _lung_regions(air: sitk.Image, hu: NDArray[np.float32]) -> NDArray[np.bool_]:

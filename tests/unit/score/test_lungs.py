@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydicom.data import get_testdata_file
 
 from dicom_node.demo.phantom import extend_series, write_thorax_phantom
 from dicom_node.score.lungs import LungMask, body_box, choose_slices, find_lungs
@@ -82,6 +83,16 @@ def test_vessels_and_hazy_opacities_inside_the_lungs_belong_to_them(
     assert (inside & lungs.mask).sum() > 0.9 * inside.sum()
 
 
+def test_a_field_of_view_that_cuts_the_chest_wall_keeps_both_lungs(thorax: Volume) -> None:
+    cut = np.ascontiguousarray(thorax.hu[:, :, 48:-48])
+    lungs = find_lungs(replace(thorax, hu=cut))
+    assert (cut[24, 100:140, [0, -1]] < -320).all()
+    assert lungs.notes == ()
+    truth = aerated(thorax)[:, :, 48:-48]
+    assert (lungs.mask & truth).sum() > 0.95 * truth.sum()
+    assert not lungs.mask[:, :30].any()
+
+
 def test_one_lung_is_found_and_named_as_one(thorax: Volume) -> None:
     hu = thorax.hu.copy()
     half = hu[:, :, 128:]
@@ -119,6 +130,12 @@ def test_a_body_without_lung_is_refused_with_the_volume(
     assert none.refusal == "no lungs found: volume 0.0 l"
     assert not none.mask.any()
     assert choose_slices(thorax, none, count=4) == []
+
+
+def test_a_head_holds_no_lungs(tmp_path: Path) -> None:
+    head = Path(str(get_testdata_file("693_UNCI.dcm")))
+    volume = build_volume(extend_series([head], tmp_path, 6, seed="h", gap_mm=5.0))
+    assert find_lungs(volume).refusal == "no lungs found: volume 0.0 l"
 
 
 @pytest.mark.parametrize("value", [-1000.0, -2048.0, 40.0])
