@@ -1,0 +1,192 @@
+"""The score stage: claims jobs, applies the model that the rules chose, writes what it says."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from datetime import datetime
+from uuid import uuid4
+
+import structlog
+
+from dicom_node.config import NodeConfig
+from dicom_node.domain.findings import Prediction
+from dicom_node.domain.jobs import JobStage
+from dicom_node.domain.retry import GiveUp, RetryPolicy, decide_retry
+from dicom_node.errors import (
+    BadInput,
+    IdentityConflict,
+    ModelError,
+    NodeError,
+    Permanent,
+    Transient,
+    short_uid,
+)
+from dicom_node.score.analyse import analyse
+from dicom_node.score.bundle import Bundle, find_bundles
+from dicom_node.score.engine import Classifier, open_classifier
+from dicom_node.store.database import Database
+from dicom_node.store.heartbeat import heartbeat
+from dicom_node.store.jobs import ClaimedJob, claim_job, settle_failed, settle_parked, settle_retry
+from dicom_node.store.models import record_model
+from dicom_node.store.outcomes import settle_predicted
+from dicom_node.store.predictions import Arrays, save_prediction
+from dicom_node.store.recovery import release_jobs, return_expired
+
+_log = structlog.get_logger()
+
+
+class Scorer:
+    """Holds the models warm and scores one job at a time."""
+
+    def __init__(
+        self,
+        database: Database,
+        config: NodeConfig,
+        *,
+        worker: str,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._config = config
+        self._worker = worker
+        self._clock = clock
+        self._classifiers: dict[tuple[str, str], Classifier] = {}
+
+    def load_models(self) -> None:
+        """Verify every model folder, warm the good ones up and offer them to the rules."""
+        bundles, refused = find_bundles(self._config.models_dir)
+        for bundle in bundles:
+            try:
+                self._load(bundle)
+            except ModelError as error:
+                refused[bundle.name] = str(error)
+        now = self._clock()
+        with self._database.begin() as connection:
+            for name, reason in refused.items():
+                _log.error("model refused", action="model_refused", model=name, reason=reason)
+                record_model(
+                    connection,
+                    name=name,
+                    version="",
+                    weights_sha256=None,
+                    description={},
+                    reason=reason,
+                    now=now,
+                )
+            for classifier in self._classifiers.values():
+                identity = classifier.bundle.identity
+                record_model(
+                    connection,
+                    name=identity.name,
+                    version=identity.version,
+                    weights_sha256=identity.weights_sha256,
+                    description=classifier.bundle.description(),
+                    reason=None,
+                    now=now,
+                )
+
+    def _load(self, bundle: Bundle) -> None:
+        scoring = self._config.scoring
+        classifier = open_classifier(
+            bundle, device=scoring.device, threads=scoring.threads, batch_size=scoring.batch_size
+        )
+        self._classifiers[bundle.name, bundle.version] = classifier
+        _log.info(
+            "model offered",
+            action="model_offered",
+            model=bundle.name,
+            version=bundle.version,
+            engine=classifier.engine,
+        )
+
+    def step(self) -> bool:
+        """Score one job; False if none waits."""
+        lease = self._config.scoring.lease
+        now = self._clock()
+        with self._database.begin() as connection:
+            return_expired(connection, max_attempts=self._config.scoring.max_attempts, now=now)
+            job = claim_job(
+                connection,
+                stages=[JobStage.SCORE],
+                worker=self._worker,
+                token=str(uuid4()),
+                lease=lease,
+                now=now,
+            )
+        if job is None:
+            return False
+        log = _log.bind(job=job.id, study=short_uid(job.study_instance_uid))
+        log.info("scoring", action="job_scoring", images=len(job.inputs), attempt=job.attempts)
+        try:
+            with heartbeat(self._database, job, lease=lease, clock=self._clock):
+                prediction, arrays = self._predict(job)
+                path = self._save(job, prediction, arrays)
+            with self._database.begin() as connection:
+                settle_predicted(
+                    connection, job, prediction, prediction_path=path, now=self._clock()
+                )
+            log.info(
+                "scored", action="job_scored", findings=len(prediction.findings),
+                not_analysed=prediction.not_analysed,
+            )  # fmt: skip
+        except Transient:
+            raise
+        except Exception as error:  # noqa: BLE001 - a job must not take the stage down with it
+            self._settle_error(job, error)
+        return True
+
+    def _predict(self, job: ClaimedJob) -> tuple[Prediction, Arrays]:
+        classifier = self._classifiers.get((job.model, job.model_version))
+        if classifier is None:
+            raise ModelError(
+                f"model {job.model} {job.model_version} is not installed at this scorer; put its "
+                "folder into models/, then `jobs retry`"
+            )
+        if len({item.identity_digest for item in job.inputs}) > 1:
+            raise IdentityConflict(
+                "the images to score carry different identities (Patient ID, Issuer of Patient "
+                "ID, birth date); correct them at the source and send again"
+            )
+        paths = [self._config.store_dir / item.path for item in job.inputs]
+        return analyse(classifier, paths, out_of_scope=job.out_of_scope)
+
+    def _save(self, job: ClaimedJob, prediction: Prediction, arrays: Arrays) -> str:
+        relative = f"predictions/{job.id}-{job.token}.npz"
+        save_prediction(self._config.store_dir / relative, prediction, arrays)
+        return relative
+
+    def _settle_error(self, job: ClaimedJob, error: Exception) -> None:
+        """Bad input fails, what a person must mend is parked, the unexpected gets one more try."""
+        now = self._clock()
+        known = str(error) if isinstance(error, NodeError) else f"unexpected {_described(error)}"
+        _log.error("job not scored", action="job_not_scored", job=job.id, error=known)
+        with self._database.begin() as connection:
+            if isinstance(error, BadInput):
+                settle_failed(connection, job, error=known, now=now)
+            elif isinstance(error, Permanent) or job.attempts >= self._config.scoring.max_attempts:
+                settle_parked(connection, job, error=known, now=now)
+            else:
+                decision = decide_retry(
+                    RetryPolicy(),
+                    attempts=job.attempts,
+                    first_attempt_at=now,
+                    now=now,
+                    jitter=random.random(),
+                )
+                assert not isinstance(decision, GiveUp), "the first attempt is only now"
+                settle_retry(connection, job, error=known, run_after=decision.when, now=now)
+
+    def release(self) -> None:
+        """Give back what this scorer still holds, when it stops."""
+        with self._database.begin() as connection:
+            release_jobs(connection, worker=self._worker, now=self._clock())
+
+
+def _described(error: Exception) -> str:
+    """The error's type and place; its text may hold patient data."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f" in {trace.tb_frame.f_code.co_name}" if trace is not None else ""
+    return f"{type(error).__name__}{place}"
