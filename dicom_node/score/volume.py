@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +27,8 @@ MAXIMUM_VOXELS = 600 * 512 * 512
 MAXIMUM_SLICE_PIXELS = 4096 * 4096
 UNREADABLE_SHARE = 0.1
 """Share of slices that may fail to decode; beyond it the series counts as damaged."""
+SLICES_PER_TASK = 4
+"""Slices sent to a decoding process at once: few enough to spread, 4 MB to send back."""
 DECODING_THREADS = min(4, os.cpu_count() or 1)
 
 
@@ -72,7 +74,11 @@ class Volume:
 
 
 def build_volume(
-    paths: Sequence[Path], *, minimum_slices: int = 1, maximum_voxels: int = MAXIMUM_VOXELS
+    paths: Sequence[Path],
+    *,
+    minimum_slices: int = 1,
+    maximum_voxels: int = MAXIMUM_VOXELS,
+    executor: Executor | None = None,
 ) -> Volume:
     """Read one CT series into a volume.
 
@@ -84,6 +90,10 @@ def build_volume(
         Fewest slices at distinct positions.
     maximum_voxels
         Bound of `Volume.hu` (4 bytes each); a longer series is thinned evenly, with a note.
+    executor
+        Where slices are decoded. None: a few threads, best for uncompressed series. JPEG 2000 and
+        its kin hold the interpreter lock: a process pool that the caller keeps decodes those on
+        all cores.
 
     Raises
     ------
@@ -93,7 +103,7 @@ def build_volume(
     """
     stack = arrange(read_slice_headers(paths), minimum_slices=minimum_slices)
     stack = _thinned(stack, maximum_voxels)
-    hu, failures = _decode(stack.headers)
+    hu, failures = _decode(stack.headers, executor)
     if failures:
         stack, hu = _without(stack, hu, failures, minimum_slices)
     return Volume(
@@ -134,25 +144,32 @@ def _thinned(stack: Stack, maximum_voxels: int) -> Stack:
 
 
 def _decode(
-    headers: Sequence[SliceHeader],
+    headers: Sequence[SliceHeader], executor: Executor | None
 ) -> tuple[NDArray[np.float32], dict[int, BadInput]]:
     """Decode every slice; returns the array and what failed, by index."""
+    if executor is None:
+        with ThreadPoolExecutor(DECODING_THREADS) as threads:
+            return _decode(headers, threads)
     hu = np.zeros((len(headers), headers[0].rows, headers[0].columns), np.float32)
+    failures: dict[int, BadInput] = {}
+    paths = [header.path for header in headers]
+    frames = [header.frame_number for header in headers]
+    slices = executor.map(_decoded, paths, frames, chunksize=SLICES_PER_TASK)
+    for index, values in enumerate(slices):
+        if isinstance(values, BadInput):
+            failures[index] = values
+        elif values.shape != hu.shape[1:]:
+            failures[index] = BadInput(f"pixel data are {values.shape}, not Rows x Columns")
+        else:
+            hu[index] = values
+    return hu, failures
 
-    def fill(index: int) -> BadInput | None:
-        header = headers[index]
-        try:
-            values = read_modality_values(header.path, header.frame_number)
-        except BadInput as error:
-            return error
-        if values.shape != hu.shape[1:]:
-            return BadInput(f"pixel data of {values.shape} do not match Rows and Columns")
-        hu[index] = values
-        return None
 
-    with ThreadPoolExecutor(DECODING_THREADS) as pool:
-        outcomes = pool.map(fill, range(len(headers)))
-        return hu, {index: error for index, error in enumerate(outcomes) if error is not None}
+def _decoded(path: Path, frame_number: int | None) -> NDArray[np.float32] | BadInput:
+    try:
+        return read_modality_values(path, frame_number)
+    except BadInput as error:
+        return error
 
 
 def _without(

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -306,6 +308,17 @@ def test_a_series_beyond_the_memory_bound_is_thinned_with_a_note(tmp_path: Path)
     assert sources(volume) == list(range(0, 24, 3))
     assert volume.spacing[0] == 3 * GAP
     assert said(volume, "24 slices: every 3. one was read to bound memory")
+
+
+def test_a_pool_of_processes_gives_the_same_volume(tmp_path: Path) -> None:
+    short = {"PixelData": b"\0\0"}
+    paths = series(tmp_path, 12, lambda i: short if i == 3 else {})
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        pooled = build_volume(paths, executor=pool)
+    plain = build_volume(paths)
+    assert (pooled.hu == plain.hu).all()
+    assert pooled.notes == plain.notes
+    assert sources(pooled) == [0, 1, 2, *range(4, 12)]
 
 
 def enhanced(folder: Path, order: list[int]) -> Path:
