@@ -20,6 +20,7 @@ from monai.transforms import (
     RandFlip,
     RandGaussianNoise,
     RandGaussianSmooth,
+    RandHistogramShift,
     RandScaleIntensityFixedMean,
 )
 from PIL import Image
@@ -147,7 +148,8 @@ def augmenter(settings: Augmentation, seed: int) -> Compose:
         ),
         RandAdjustContrast(prob=0.5, gamma=settings.gamma),
         RandScaleIntensityFixedMean(prob=0.5, factors=settings.contrast, fixed_mean=True),
-        RandGaussianSmooth(prob=0.3, sigma_x=(0.2, settings.blur), sigma_y=(0.2, settings.blur)),
+        RandHistogramShift(num_control_points=(5, 9), prob=0.3),
+        RandGaussianSmooth(prob=0.5, sigma_x=(0.2, settings.blur), sigma_y=(0.2, settings.blur)),
         RandGaussianNoise(prob=0.3, std=settings.noise),
     ]
     if settings.erase:

@@ -75,10 +75,10 @@ class IntendedUse(Declared):
 
 
 class Aggregation(Declared):
-    """From slices to a series: the mean of the `top` highest of up to `slices` slices."""
+    """From up to `slices` slices to a series: the mean of the highest `top_share` of them."""
 
     slices: Annotated[int, Field(ge=1, le=512)]
-    top: Annotated[int, Field(ge=1)]
+    top_share: Annotated[float, Field(gt=0, le=1)]
     key_slices: Annotated[int, Field(ge=1, le=20)]
 
 

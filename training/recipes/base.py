@@ -44,6 +44,22 @@ class Augmentation:
     erase: int
 
 
+Triplet = tuple[str, str, str]
+LUNG: Triplet = ("39607008", "SCT", "Lung")
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Names of a model; `code` and `site` are (value, scheme, meaning)."""
+
+    kind: str
+    title: str
+    code: Triplet
+    site: Triplet
+    data_title: str
+    license: str
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """A system that can be trained, evaluated and exported by name.
@@ -64,10 +80,10 @@ class Recipe:
         One of this many group folds of the training split is the validation set.
     epochs, batch_size, learning_rate, weight_decay, label_smoothing, seed
         Of the optimisation.
-    metadata
-        The model's own part of `configs/metadata.json`.
-    card
-        Text sections of the model card, heading -> Markdown.
+    labels
+        What the model is called and what it looks for.
+    intended_use, aggregation, limits
+        As `dicom_node.score.manifest` declares them.
     license_text
         Content of `docs/data_license.txt`.
     """
@@ -87,8 +103,10 @@ class Recipe:
     preprocessing: Preprocessing
     augmentation: Augmentation
     architecture: str
-    metadata: Mapping[str, Any]
-    card: Mapping[str, str]
+    labels: Labels
+    intended_use: Mapping[str, Any]
+    aggregation: Mapping[str, Any] | None
+    limits: tuple[str, ...]
     license_text: str
 
 
