@@ -65,10 +65,15 @@ class Courier:
         self._busy = {name: thread for name, thread in self._busy.items() if thread.is_alive()}
         for name in due:
             if name not in self._busy:
-                step = _Drain(name, lambda name=name: self.deliver_batch(name))
-                self._busy[name] = thread = threading.Thread(target=step, name=f"to-{name}")
+                self._busy[name] = thread = threading.Thread(
+                    target=self._drain, args=(name,), name=f"to-{name}"
+                )
                 thread.start()
         return False
+
+    def _drain(self, destination: str) -> None:
+        while self.deliver_batch(destination):
+            pass
 
     def deliver_batch(self, destination: str) -> bool:
         """Send what is due for one destination over one association; False if nothing is."""
@@ -150,15 +155,3 @@ class Courier:
             attempt=delivery.attempts,
             **more,
         )
-
-
-class _Drain:
-    """Runs `step` until it has nothing more to do."""
-
-    def __init__(self, name: str, step: Callable[[], bool]) -> None:
-        self._name = name
-        self._step = step
-
-    def __call__(self) -> None:
-        while self._step():
-            pass
