@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,15 @@ from rich.table import Table
 from dicom_node.cli.options import EXIT_FAILED, ConfigFile, Home, Json, out, print_json, read_config
 from dicom_node.node import prepare
 
+
+class Device(StrEnum):
+    """`scoring.device` as a flag."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
 models_app = typer.Typer(help="The models under models/.", no_args_is_help=True)
 db_app = typer.Typer(help="The database.", no_args_is_help=True)
 
@@ -19,18 +29,19 @@ db_app = typer.Typer(help="The database.", no_args_is_help=True)
 def list_models(home: Home = None, config: ConfigFile = None, as_json: Json = False) -> None:
     """List the model folders: what they find, for whom, and why one is refused."""
     from dicom_node.score.bundle import find_bundles
+    from dicom_node.score.catalog import describe
 
     settings = read_config(home, config)
     bundles, refused = find_bundles(settings.models_dir)
     if as_json:
         print_json(
-            [bundle.description() | {"state": "usable", "reason": None} for bundle in bundles]
+            [describe(bundle) | {"state": "usable", "reason": None} for bundle in bundles]
             + [{"name": name, "state": "refused", "reason": why} for name, why in refused.items()]
         )
         return
     table = Table("model", "version", "finds", "intended use", "state", box=None)
     for bundle in bundles:
-        facts = bundle.description()
+        facts = describe(bundle)
         table.add_row(
             facts["name"],
             facts["version"],
@@ -46,16 +57,15 @@ def list_models(home: Home = None, config: ConfigFile = None, as_json: Json = Fa
 @models_app.command()
 def verify(
     folder: Annotated[Path, typer.Argument(help="A model folder.")],
-    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+    device: Annotated[Device, typer.Option(help="Where to run it.")] = Device.AUTO,
 ) -> None:
     """Verify a model folder: its form, its hashes, and its golden sample on this machine."""
     from dicom_node.score.bundle import read_bundle
-    from dicom_node.score.engine import Classifier
+    from dicom_node.score.engine import open_classifier
 
     bundle = read_bundle(folder)
-    bundle.verify()
-    Classifier(bundle, device=device).check_golden()
-    out.print(f"{bundle.identity.name} {bundle.identity.version}: usable")
+    classifier = open_classifier(bundle, device=device.value)
+    out.print(f"{bundle.name} {bundle.version}: usable, golden scores agree on {classifier.engine}")
 
 
 @db_app.command()

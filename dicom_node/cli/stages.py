@@ -163,8 +163,11 @@ def score_worker(
         scorer.load_models()
         report_ready(supervised=supervised, stage="score-worker")
         reporting = _in_thread("report", reporter.step, stop)
-        run_loop("score", scorer.step, stop)
-        reporting.join()
+        try:
+            run_loop("score", scorer.step, stop)
+        finally:
+            stop.set()
+            reporting.join()
 
 
 def deliver(home: Home = None, config: ConfigFile = None, supervised: Supervised = False) -> None:

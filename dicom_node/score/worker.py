@@ -10,7 +10,6 @@ from uuid import uuid4
 import structlog
 
 from dicom_node.config import NodeConfig
-from dicom_node.domain.findings import Prediction
 from dicom_node.domain.jobs import JobStage
 from dicom_node.domain.retry import GiveUp, RetryPolicy, decide_retry
 from dicom_node.errors import (
@@ -22,16 +21,18 @@ from dicom_node.errors import (
     Transient,
     short_uid,
 )
-from dicom_node.score.analyse import analyse
 from dicom_node.score.bundle import Bundle, find_bundles
+from dicom_node.score.catalog import describe
 from dicom_node.score.engine import Classifier, open_classifier
+from dicom_node.score.outcome import Outcome, OutOfScope
+from dicom_node.score.study import score_files
 from dicom_node.store.database import Database
 from dicom_node.store.heartbeat import heartbeat
 from dicom_node.store.jobs import ClaimedJob, claim_job, settle_failed, settle_parked, settle_retry
 from dicom_node.store.models import record_model
 from dicom_node.store.outcomes import settle_predicted
-from dicom_node.store.predictions import Arrays, save_prediction
-from dicom_node.store.recovery import release_jobs, return_expired
+from dicom_node.store.predictions import save_prediction
+from dicom_node.store.recovery import return_expired
 
 _log = structlog.get_logger()
 
@@ -81,7 +82,7 @@ class Scorer:
                     name=identity.name,
                     version=identity.version,
                     weights_sha256=identity.weights_sha256,
-                    description=classifier.bundle.description(),
+                    description=describe(classifier.bundle),
                     reason=None,
                     now=now,
                 )
@@ -120,8 +121,9 @@ class Scorer:
         log.info("scoring", action="job_scoring", images=len(job.inputs), attempt=job.attempts)
         try:
             with heartbeat(self._database, job, lease=lease, clock=self._clock):
-                prediction, arrays = self._predict(job)
-                path = self._save(job, prediction, arrays)
+                outcome = self._predict(job)
+                path = self._save(job, outcome)
+            prediction = outcome.prediction
             with self._database.begin() as connection:
                 settle_predicted(
                     connection, job, prediction, prediction_path=path, now=self._clock()
@@ -136,7 +138,7 @@ class Scorer:
             self._settle_error(job, error)
         return True
 
-    def _predict(self, job: ClaimedJob) -> tuple[Prediction, Arrays]:
+    def _predict(self, job: ClaimedJob) -> Outcome:
         classifier = self._classifiers.get((job.model, job.model_version))
         if classifier is None:
             raise ModelError(
@@ -149,11 +151,13 @@ class Scorer:
                 "ID, birth date); correct them at the source and send again"
             )
         paths = [self._config.store_dir / item.path for item in job.inputs]
-        return analyse(classifier, paths, out_of_scope=job.out_of_scope)
+        mode: OutOfScope = "mark" if job.out_of_scope == "mark" else "refuse"
+        return score_files(classifier.bundle, classifier, paths, out_of_scope=mode)
 
-    def _save(self, job: ClaimedJob, prediction: Prediction, arrays: Arrays) -> str:
+    def _save(self, job: ClaimedJob, outcome: Outcome) -> str:
         relative = f"predictions/{job.id}-{job.token}.npz"
-        save_prediction(self._config.store_dir / relative, prediction, arrays)
+        path = self._config.store_dir / relative
+        save_prediction(path, outcome.prediction, outcome.arrays)
         return relative
 
     def _settle_error(self, job: ClaimedJob, error: Exception) -> None:
@@ -176,11 +180,6 @@ class Scorer:
                 )
                 assert not isinstance(decision, GiveUp), "the first attempt is only now"
                 settle_retry(connection, job, error=known, run_after=decision.when, now=now)
-
-    def release(self) -> None:
-        """Give back what this scorer still holds, when it stops."""
-        with self._database.begin() as connection:
-            release_jobs(connection, worker=self._worker, now=self._clock())
 
 
 def _described(error: Exception) -> str:

@@ -71,25 +71,6 @@ def expire_worker(connection: Connection, *, worker: str, now: datetime) -> None
     )
 
 
-def release_jobs(connection: Connection, *, worker: str, now: datetime) -> None:
-    """Return what a stopping worker still holds, without costing an attempt."""
-    held = connection.execute(
-        update(jobs)
-        .where(jobs.c.state == JobState.RUNNING.value, jobs.c.worker == worker)
-        .values(
-            state=JobState.QUEUED.value,
-            attempts=jobs.c.attempts - 1,
-            lease_token=None,
-            lease_until=None,
-        )
-        .returning(jobs.c.id)
-    ).all()
-    for row in held:
-        close_attempt(
-            connection, row.id, outcome=JobEvent.RETRY_LATER, error="worker stopped", now=now
-        )
-
-
 def retry_job(connection: Connection, job_id: int, *, now: datetime) -> JobState | None:
     """Bring a parked, failed or refused job back, at a person's request.
 

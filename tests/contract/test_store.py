@@ -320,17 +320,48 @@ def test_a_job_that_kills_its_worker_twice_is_quarantined_and_can_be_brought_bac
     assert claim(database, now=later) is not None
 
 
-def test_a_stopping_worker_gives_its_job_back_without_costing_an_attempt(
-    database: Database,
-) -> None:
+def test_a_dead_workers_jobs_go_back_at_once_and_count_as_attempts(database: Database) -> None:
     record(database, IMAGE)
     route(database)
     assert claim(database) is not None
     with database.begin() as connection:
-        recovery.release_jobs(connection, worker="w", now=NOW)
+        recovery.expire_worker(connection, worker="w", now=NOW)
+        assert recovery.return_expired(connection, max_attempts=2, now=NOW) != []
     held = claim(database)
     assert held is not None
-    assert held.attempts == 1
+    assert held.attempts == 2
+
+
+def test_a_job_waits_for_its_model_until_a_scorer_offers_it(database: Database) -> None:
+    record(database, IMAGE)
+    with database.begin() as connection:
+        (study,) = studies.open_studies(connection)
+        studies.complete_study(connection, study, because="test", now=NOW)
+        complete = studies.next_complete_study(connection)
+        assert complete is not None
+        waiting = replace(new_job(complete, "1" * 64), model_version="")
+        jobs.add_job(
+            connection,
+            waiting,
+            now=NOW,
+            state=JobState.PARKED,
+            stage=JobStage.WAIT_FOR_MODEL,
+            reason="model cxr is not offered",
+        )
+    assert claim(database) is None
+    with database.begin() as connection:
+        record_model(
+            connection,
+            name="cxr",
+            version="2.0.0",
+            weights_sha256=None,
+            description={},
+            reason=None,
+            now=NOW,
+        )
+    held = claim(database)
+    assert held is not None
+    assert held.model_version == "2.0.0"
 
 
 def test_a_job_is_delivered_once_every_destination_has_every_object(database: Database) -> None:
