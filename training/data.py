@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ from dicom_node.score.transforms import FloatArray, Pipeline
 from training.recipes.base import Augmentation, Recipe
 
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+_LARGEST_GROUP = 8
+"""Images; larger groups are not validated on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +106,18 @@ def _learnable(recipe: Recipe, pictures: list[Picture], test: list[Picture]) -> 
 
 
 def _group_split(recipe: Recipe, pictures: list[Picture]) -> tuple[list[Picture], list[Picture]]:
+    """Take one group fold for validation; large groups stay in training.
+
+    One paper with twenty slices would otherwise decide what validation says.
+    """
+    sizes = Counter(picture.row[recipe.group_column] for picture in pictures)
+    small = [p for p in pictures if sizes[p.row[recipe.group_column]] <= _LARGEST_GROUP]
+    large = [p for p in pictures if sizes[p.row[recipe.group_column]] > _LARGEST_GROUP]
     folds = StratifiedGroupKFold(recipe.folds, shuffle=True, random_state=recipe.seed)
-    targets = [picture.target for picture in pictures]
-    groups = [picture.row[recipe.group_column] for picture in pictures]
+    targets = [picture.target for picture in small]
+    groups = [picture.row[recipe.group_column] for picture in small]
     train, validation = next(iter(folds.split(targets, targets, groups)))
-    return [pictures[index] for index in train], [pictures[index] for index in validation]
+    return large + [small[index] for index in train], [small[index] for index in validation]
 
 
 class Examples(Dataset[dict[str, Any]]):
