@@ -1,264 +1,270 @@
-"""C-STORE and C-ECHO as SCU: files go out as their bytes are stored, many over one association."""
+"""Sending by C-STORE and asking by C-ECHO, with files' bytes as they are stored."""
 
 from __future__ import annotations
 
-import logging
-import os
-import socket
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from pydicom import dcmread
-from pydicom.dataset import FileMetaDataset
+from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, _config, build_context, evt
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+)
 from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext, build_context
 
 from dicom_node.config import DestinationConfig
-from dicom_node.errors import DeliveryRejected, DestinationUnavailable
+from dicom_node.deliver.association import associate
+from dicom_node.deliver.statuses import SUCCESS, judge_status
+from dicom_node.errors import BadInput, DeliveryRejected, DestinationUnavailable
 
-VERIFICATION = UID("1.2.840.10008.1.1")
-_NATIVE = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
-_MAXIMUM_CONTEXTS = 128  # PS3.8 section 9.3.2.2: odd numbers 1 to 255
-
-# PS3.7 annex C, PS3.4 table B.2-1. Some archives answer 0x0111 to an object that they have.
-_HAD_ALREADY = 0x0111
-_WARNINGS = frozenset({0x0001, 0x0107, 0x0116})
-_ATTEMPT_AGAIN = frozenset({0x0110, 0x0124, 0x0210, 0x0213})
-
-# Result, source and diagnostic of A-ASSOCIATE-RJ (PS3.8 table 9-21) in plain words.
-_REJECTIONS = {
-    (1, 1, 3): "it does not know our AE title; enter it at the destination",
-    (1, 1, 7): "it does not answer to the called AE title; correct the destination's ae_title",
-    (2, 3, 1): "it is temporarily congested",
-    (2, 3, 2): "it has no free association",
-}
+_VERIFICATION: Final = "1.2.840.10008.1.1"
+# Between these a data set is re-encoded without touching a pixel, if the peer takes no other.
+_CONVERTIBLE: Final = (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    DeflatedExplicitVRLittleEndian,
+)
+_MAX_CONTEXTS = 128  # PS3.8 section 9.3.2.2: odd numbers from 1 to 255
+_CONTEXTS_PER_KIND = 2
+_SLOWEST_BYTES_PER_SECOND = 125_000  # an answer may take longer for a large object on a slow line
+_MAX_MESSAGE_ID = 0xFFFF
+_LOSSES_IN_A_ROW = 2
 
 
 @dataclass(frozen=True, slots=True)
 class SendOutcome:
-    """What a destination answered for one file.
+    """What became of one file.
 
     Attributes
     ----------
-    error
-        None if the destination has the object; else transient or permanent.
+    status
+        The C-STORE status (16 bits); None where there was no answer.
     remark
-        A warning that came with success.
+        What the destination remarked although it stored the object.
+    error
+        Why it is not stored there: transient or permanent; None: it is.
     """
 
-    error: DestinationUnavailable | DeliveryRejected | None = None
+    status: int | None
     remark: str | None = None
+    error: DestinationUnavailable | DeliveryRejected | None = None
+
+    @property
+    def delivered(self) -> bool:
+        """Whether the destination has the object."""
+        return self.error is None
 
 
-def outcome_of(status: int) -> SendOutcome:
-    """Read a C-STORE status (PS3.4 table B.2-1, PS3.7 annex C)."""
-    if status == 0x0000:
-        return SendOutcome()
-    if status == _HAD_ALREADY:
-        return SendOutcome(remark="had it already (0x0111)")
-    if status in _WARNINGS or 0xB000 <= status <= 0xBFFF:
-        return SendOutcome(remark=f"stored with warning 0x{status:04X}")
-    if 0xA700 <= status <= 0xA7FF:
-        return SendOutcome(DestinationUnavailable(f"out of resources (0x{status:04X})"))
-    if status in _ATTEMPT_AGAIN:
-        return SendOutcome(DestinationUnavailable(f"could not process it now (0x{status:04X})"))
-    if 0xA900 <= status <= 0xA9FF:
-        reason = "says that the data set does not match its SOP class"
-    elif 0xC000 <= status <= 0xCFFF:
-        reason = "cannot understand the object"
-    elif status == 0x0122:
-        reason = "does not take this SOP class"
-    else:
-        reason = "failed to store the object"
-    return SendOutcome(DeliveryRejected(f"the destination {reason} (0x{status:04X})"))
+@dataclass(frozen=True, slots=True)
+class _File:
+    path: Path
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    size: int
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        return self.sop_class_uid, self.transfer_syntax_uid
+
+
+OnResult = Callable[[Path, SendOutcome], None]
+
+
+def echo(destination: DestinationConfig, calling_ae_title: str) -> None:
+    """Ask a destination by C-ECHO whether it is there and knows us.
+
+    Raises
+    ------
+    DestinationUnavailable
+        It is not or does not; the sentence says what to mend.
+    """
+    contexts = [build_context(_VERIFICATION)]
+    try:
+        with associate(destination, calling_ae_title, contexts) as association:
+            status = association.send_c_echo().get("Status")
+    except DeliveryRejected as error:
+        raise DestinationUnavailable(str(error)) from error
+    if status is None or status != SUCCESS:
+        answer = "no answer" if status is None else f"status 0x{status:04X}"
+        raise DestinationUnavailable(
+            f"{destination.ae_title} at {destination.host}:{destination.port} accepted the "
+            f"association but not the C-ECHO ({answer}); look into its log"
+        )
 
 
 def send_files(
     destination: DestinationConfig,
     calling_ae_title: str,
     paths: Sequence[Path],
-    on_result: Callable[[Path, SendOutcome], None],
+    on_result: OnResult,
 ) -> None:
-    """Send Part 10 files by C-STORE, as they are.
+    """Send Part 10 files over as few associations as possible, each in its own transfer syntax.
+
+    A file during which the association is lost does not hold up the others: they go over a new one,
+    unless that happens twice in a row.
 
     Parameters
     ----------
     on_result
-        Called for each file as soon as its answer is here.
-
-    Raises
-    ------
-    DestinationUnavailable
-        No connection, no association, or it broke: files without a result were not answered.
+        Called once for every path, as soon as its outcome is known; nothing is raised for a
+        destination or a file that fails.
     """
-    metas = {path: _file_meta(path) for path in paths}
-    for group in _by_contexts(metas):
-        contexts = sorted({_context_of(metas[path]) for path in group})
-        with _associated(destination, calling_ae_title, contexts) as association:
-            for path in group:
-                on_result(path, _send_one(association, path, metas[path]))
+    files = []
+    for path in paths:
+        try:
+            files.append(_read_file(path))
+        except BadInput as error:
+            on_result(path, SendOutcome(None, error=DeliveryRejected(str(error))))
+    for batch in _batches(files):
+        _send_batch(destination, calling_ae_title, batch, on_result)
 
 
-def echo(destination: DestinationConfig, calling_ae_title: str) -> None:
-    """Verify that a destination answers C-ECHO.
-
-    Raises
-    ------
-    DestinationUnavailable
-        It does not; says what to look at.
-    """
-    contexts = [(VERIFICATION, ImplicitVRLittleEndian)]
-    with _associated(destination, calling_ae_title, contexts) as association:
-        if association.send_c_echo().get("Status") != 0x0000:
-            raise DestinationUnavailable("it does not answer C-ECHO with success")
-
-
-def find_dicom_files(place: Path) -> tuple[list[Path], list[Path]]:
-    """Find DICOM Part 10 files below a folder (or the one file).
+def send_folder(
+    destination: DestinationConfig,
+    calling_ae_title: str,
+    folder: Path,
+    on_result: OnResult,
+) -> dict[Path, str]:
+    """Send every DICOM file below a folder (or the one file given).
 
     Returns
     -------
-    files, others
-        DICOM files in order of their names (DICOMDIR left out), and what is not DICOM.
+    dict
+        Files that were skipped, with the reason: not DICOM, a DICOMDIR.
     """
-    candidates = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file())
-    files, others = [], []
-    for path in candidates:
-        if path.name == "DICOMDIR":
+    paths, skipped = [], {}
+    found = [folder] if folder.is_file() else sorted(folder.rglob("*"))
+    for path in found:
+        if not path.is_file():
             continue
         try:
-            _file_meta(path)
-        except DeliveryRejected:
-            others.append(path)
+            _read_file(path)
+        except BadInput as error:
+            skipped[path] = str(error)
         else:
-            files.append(path)
-    return files, others
+            paths.append(path)
+    send_files(destination, calling_ae_title, paths, on_result)
+    return skipped
 
 
-def _file_meta(path: Path) -> FileMetaDataset:
+def _read_file(path: Path) -> _File:
     try:
         meta = read_file_meta_info(path)
-        if all(meta.get(key) for key in ("MediaStorageSOPClassUID", "TransferSyntaxUID")):
-            return meta
-    except (InvalidDicomError, OSError, ValueError, EOFError) as error:
-        raise DeliveryRejected(f"{path.name} is not a DICOM Part 10 file") from error
-    raise DeliveryRejected(f"{path.name} has no complete file meta information")
+    except (InvalidDicomError, EOFError, OSError, ValueError) as error:
+        raise BadInput("not a DICOM file (PS3.10): it has no preamble and file meta") from error
+    sop_class_uid = str(meta.get("MediaStorageSOPClassUID", ""))
+    transfer_syntax_uid = str(meta.get("TransferSyntaxUID", ""))
+    if sop_class_uid == MediaStorageDirectoryStorage:
+        raise BadInput("a DICOMDIR, which is not sent")
+    if not (sop_class_uid and transfer_syntax_uid and meta.get("MediaStorageSOPInstanceUID")):
+        raise BadInput(
+            "file meta lacks MediaStorageSOPClassUID (0002,0002), MediaStorageSOPInstanceUID "
+            "(0002,0003) or TransferSyntaxUID (0002,0010)"
+        )
+    return _File(path, sop_class_uid, transfer_syntax_uid, path.stat().st_size)
 
 
-def _context_of(meta: FileMetaDataset) -> tuple[UID, UID]:
-    return UID(meta.MediaStorageSOPClassUID), UID(meta.TransferSyntaxUID)
+def _batches(files: Sequence[_File]) -> Iterator[list[_File]]:
+    """Files in their order, cut where their kinds would need too many presentation contexts."""
+    batch: list[_File] = []
+    kinds: set[tuple[str, str]] = set()
+    for file in files:
+        if len(kinds | {file.kind}) * _CONTEXTS_PER_KIND > _MAX_CONTEXTS:
+            yield batch
+            batch, kinds = [], set()
+        batch.append(file)
+        kinds.add(file.kind)
+    if batch:
+        yield batch
 
 
-def _by_contexts(metas: dict[Path, FileMetaDataset]) -> Iterator[list[Path]]:
-    """Split the files so that each group fits into the contexts of one association."""
-    group: list[Path] = []
-    contexts: set[tuple[UID, UID]] = set()
-    for path, meta in metas.items():
-        context = _context_of(meta)
-        # Two contexts each: the stored syntax, and a native one to fall back to.
-        if context not in contexts and (len(contexts) + 1) * 2 > _MAXIMUM_CONTEXTS:
-            yield group
-            group, contexts = [], set()
-        contexts.add(context)
-        group.append(path)
-    if group:
-        yield group
-
-
-def _send_one(association: Association, path: Path, meta: FileMetaDataset) -> SendOutcome:
-    sop_class, syntax = _context_of(meta)
-    accepted = {
-        (context.abstract_syntax, context.transfer_syntax[0])
-        for context in association.accepted_contexts
-    }
-    try:
-        if (sop_class, syntax) in accepted:
-            response = association.send_c_store(path)  # streams the file's bytes
-        elif syntax in _NATIVE and any((sop_class, native) in accepted for native in _NATIVE):
-            response = association.send_c_store(dcmread(path))  # re-encodes implicit/explicit
+def _send_batch(
+    destination: DestinationConfig, calling_ae_title: str, batch: list[_File], on_result: OnResult
+) -> None:
+    waiting, losses = deque(batch), 0
+    while waiting:
+        give_up: DestinationUnavailable | DeliveryRejected | None = None
+        try:
+            with associate(destination, calling_ae_title, _contexts(waiting)) as association:
+                answered = _send_over(association, destination, waiting, on_result)
+        except (DestinationUnavailable, DeliveryRejected) as error:
+            give_up = error
         else:
-            return SendOutcome(
-                DeliveryRejected(
-                    f"the destination takes no {sop_class.name} in {syntax.name}; enable it there"
-                )
-            )
-    except (RuntimeError, OSError) as error:
-        raise DestinationUnavailable("the association was lost while sending") from error
-    except ValueError as error:
-        return SendOutcome(DeliveryRejected(f"the file cannot be sent ({type(error).__name__})"))
-    if "Status" not in response:
-        raise DestinationUnavailable("no answer to C-STORE in time, or the association was lost")
-    return outcome_of(int(response.Status))
+            losses = 1 if answered else losses + 1
+            if losses >= _LOSSES_IN_A_ROW:
+                give_up = DestinationUnavailable("the destination keeps ending the association")
+        if give_up is not None:
+            while waiting:
+                on_result(waiting.popleft().path, SendOutcome(None, error=give_up))
 
 
-@contextmanager
-def _associated(
-    destination: DestinationConfig, calling_ae_title: str, contexts: Sequence[tuple[UID, UID]]
-) -> Iterator[Association]:
-    association = _associate(destination, calling_ae_title, contexts)
+def _send_over(
+    association: Association,
+    destination: DestinationConfig,
+    waiting: deque[_File],
+    on_result: OnResult,
+) -> bool:
+    """Send what waits until all is sent or the association is lost; whether there was an answer."""
+    message_id, answered = 0, False
+    while waiting:
+        file = waiting.popleft()
+        message_id = message_id % _MAX_MESSAGE_ID + 1
+        outcome = _send(association, destination, file, message_id)
+        on_result(file.path, outcome)
+        if outcome.status is None and isinstance(outcome.error, DestinationUnavailable):
+            association.abort()
+            break
+        answered = True
+    return answered
+
+
+def _send(
+    association: Association, destination: DestinationConfig, file: _File, message_id: int
+) -> SendOutcome:
+    accepted = {
+        context.transfer_syntax[0]
+        for context in association.accepted_contexts
+        if context.abstract_syntax == file.sop_class_uid
+    }
+    as_stored = file.transfer_syntax_uid in accepted
+    if not as_stored and not (accepted and file.transfer_syntax_uid in _CONVERTIBLE):
+        reason = (
+            f"{destination.ae_title} does not accept {UID(file.sop_class_uid).name} "
+            f"in {UID(file.transfer_syntax_uid).name}"
+        )
+        return SendOutcome(None, error=DeliveryRejected(reason))
+    limit = destination.response_timeout.total_seconds()
+    association.dimse_timeout = limit + file.size / _SLOWEST_BYTES_PER_SECOND
     try:
-        yield association
-    finally:
-        if association.is_established:
-            association.release()
+        content = file.path if as_stored else dcmread(file.path)
+        answer = association.send_c_store(content, msg_id=message_id)
+    except RuntimeError:  # no longer established
+        answer = Dataset()
+    except (ValueError, AttributeError, OSError, NotImplementedError) as error:
+        reason = f"the file cannot be read or re-encoded ({type(error).__name__})"
+        return SendOutcome(None, error=DeliveryRejected(reason))
+    status: int | None = answer.get("Status")
+    if status is None:
+        reason = f"{destination.ae_title} gave no answer to C-STORE or ended the association"
+        return SendOutcome(None, error=DestinationUnavailable(reason))
+    return SendOutcome(status, *judge_status(status))
 
 
-def _associate(
-    destination: DestinationConfig, calling_ae_title: str, contexts: Sequence[tuple[UID, UID]]
-) -> Association:
-    logging.getLogger("pynetdicom").setLevel(logging.ERROR)  # it would log data sets
-    # Paths are sent from the file as they are, instead of decoded and encoded again.
-    _config.STORE_SEND_CHUNKED_DATASET = True
-    ae = AE(ae_title=calling_ae_title)
-    ae.connection_timeout = destination.connect_timeout.total_seconds()
-    ae.acse_timeout = destination.connect_timeout.total_seconds()
-    ae.dimse_timeout = destination.response_timeout.total_seconds()
-    ae.network_timeout = destination.response_timeout.total_seconds()
-    # One transfer syntax a context: the peer then says of each whether it takes it. A native one
-    # brings the other along, for archives that take only one of the two.
-    offered = dict.fromkeys(contexts)
-    for sop_class, syntax in contexts:
-        if syntax in _NATIVE:
-            offered |= dict.fromkeys((sop_class, native) for native in _NATIVE)
-    requested = [build_context(str(sop_class), str(syntax)) for sop_class, syntax in offered]
-    association = ae.associate(
-        destination.host,
-        destination.port,
-        contexts=requested,
-        ae_title=destination.ae_title,
-        max_pdu=0,
-        evt_handlers=[(evt.EVT_CONN_OPEN, _without_nagle)],
-    )
-    if not association.is_established:
-        raise DestinationUnavailable(_why_not(association, destination))
-    return association
-
-
-def _without_nagle(event: evt.Event) -> None:
-    """Without TCP_NODELAY, Nagle's algorithm and delayed ACK cost 40 ms an object."""
-    wrapped = event.assoc.dul.socket
-    if wrapped is not None and wrapped.socket is not None:
-        wrapped.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _why_not(association: Association, destination: DestinationConfig) -> str:
-    """Say in plain words why there is no association."""
-    place = f"{destination.ae_title}@{destination.host}:{destination.port}"
-    if association.is_rejected:
-        answer = association.acceptor.primitive
-        fields = ("result", "result_source", "diagnostic")
-        key = tuple(getattr(answer, name, None) for name in fields)
-        reasons = [text for known, text in _REJECTIONS.items() if known == key]
-        return f"{place} refused the association: {reasons[0] if reasons else f'reason {key}'}"
-    timeout = destination.connect_timeout.total_seconds()
-    try:
-        with socket.create_connection((destination.host, destination.port), timeout=timeout):
-            return f"{place} accepts connections but gave no DICOM answer; is it a DICOM port?"
-    except OSError as error:
-        why = os.strerror(error.errno) if error.errno else "no answer in time"
-        return f"no connection to {place}: {why}; is it running, and is the port right?"
+def _contexts(files: Iterable[_File]) -> list[PresentationContext]:
+    """The stored transfer syntax alone, so that it wins; plain ones beside it where convertible."""
+    contexts = []
+    for sop_class_uid, transfer_syntax_uid in dict.fromkeys(file.kind for file in files):
+        contexts.append(build_context(sop_class_uid, transfer_syntax_uid))
+        if transfer_syntax_uid in _CONVERTIBLE:
+            others: list[str | UID] = [uid for uid in _CONVERTIBLE[:2] if uid != transfer_syntax_uid]
+            contexts.append(build_context(sop_class_uid, others))
+    return contexts

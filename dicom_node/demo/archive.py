@@ -1,64 +1,73 @@
-"""A small receiving archive for the demo and the tests: the node's own SCP and a folder."""
+"""A small archive: takes every storage class and keeps each object as a file of its own."""
 
 from __future__ import annotations
 
-import threading
+import shutil
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
-from pydicom import dcmread
+from pynetdicom.presentation import AllStoragePresentationContexts
 
-from dicom_node.config import load_config
-from dicom_node.receive.scp import Receiver
-from dicom_node.store.inbox import remove_if_done, scan
+from dicom_node.config import DicomConfig
+from dicom_node.receive.part10 import Announcement, Peer, part10_head
+from dicom_node.receive.storage import Sink, StorageScp
+from dicom_node.store.files import make_folder, write_durably
+from dicom_node.store.inbox import Ending
 
-FILING_SECONDS = 0.05
+
+@dataclass(frozen=True, slots=True)
+class _FolderSink:
+    folder: Path
+    peer: Peer
+
+    def write(self, announced: Announcement, data_set: memoryview) -> None:
+        # The UID has been checked to be digits and dots; dots alone would name a folder.
+        name = announced.sop_instance_uid.strip(".")
+        content = part10_head(self.peer, announced) + bytes(data_set)
+        write_durably(self.folder / f"{name}.dcm", content)
+
+    def close(self, ending: Ending) -> None:
+        """Every object is complete on its own."""
 
 
 class Archive:
-    """Keeps what it receives as `<SOP Instance UID>.dcm` in one folder.
+    """Receives on `host`; an object that comes again replaces the one before.
 
     Parameters
     ----------
     folder
-        Exists; `.inbox` in it is where files arrive first.
+        Where `<SOP Instance UID>.dcm` files are written; made if missing.
     port
         0 takes a free one.
     """
 
-    def __init__(self, folder: Path, ae_title: str, port: int = 0) -> None:
+    def __init__(
+        self, folder: Path, *, ae_title: str = "ARCHIVE", host: str = "127.0.0.1", port: int = 0
+    ) -> None:
+        make_folder(folder)
         self.folder = folder
-        overrides = {
-            "home": folder / ".incoming",
-            "ae_title": ae_title,
-            "dicom": {"port": port, "minimum_free_bytes": 0},
-        }
-        self._config = load_config(None, overrides)
-        self._receiver = Receiver(self._config)
-        self._stop = threading.Event()
-        self._filing = threading.Thread(target=self._file, name="archive", daemon=True)
+        self.ae_title = ae_title
+
+        def open_sink(peer: Peer) -> Sink:
+            return _FolderSink(folder, peer)
+
+        storage_classes = tuple(
+            str(context.abstract_syntax) for context in AllStoragePresentationContexts
+        )
+        self._scp = StorageScp(
+            ae_title=ae_title,
+            dicom=DicomConfig(
+                host=host, port=port, extra_storage_classes=storage_classes, minimum_free_bytes=0
+            ),
+            free_bytes=lambda: shutil.disk_usage(folder).free,
+            open_sink=open_sink,
+        )
 
     def start(self) -> int:
-        """Listen; returns the bound port."""
-        self._config.inbox_dir.mkdir(parents=True, exist_ok=True)
-        port = self._receiver.start()
-        self._filing.start()
-        return port
+        """Listen; returns the port."""
+        return self._scp.start()
 
     def stop(self) -> None:
-        """Stop listening and file what has arrived."""
-        self._receiver.stop(timeout=5)
-        self._stop.set()
-        self._filing.join()
-
-    def _file(self) -> None:
-        stopping = False
-        while not stopping:
-            stopping = self._stop.wait(FILING_SECONDS)
-            for listing in scan(self._config.inbox_dir):
-                for path in listing.files:
-                    # UIDs become names here: digits and dots alone.
-                    uid = str(dcmread(path, stop_before_pixels=True).SOPInstanceUID)
-                    if uid.replace(".", "").isdigit():
-                        path.replace(self.folder / f"{uid}.dcm")
-                if listing.ended:
-                    remove_if_done(listing.folder)
+        """Close the port and end every association."""
+        self._scp.stop(timedelta(seconds=1))
