@@ -1,0 +1,1 @@
+"""The report stage: predictions become DICOM result objects, built once and checked."""
