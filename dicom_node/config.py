@@ -129,7 +129,11 @@ class NodeConfig(BaseSettings):
     """Every setting of the node; frozen."""
 
     model_config = SettingsConfigDict(
-        env_prefix="DICOM_NODE_", env_nested_delimiter="__", extra="forbid", frozen=True
+        env_prefix="DICOM_NODE_",
+        env_nested_delimiter="__",
+        env_parse_none_str="null",
+        extra="forbid",
+        frozen=True,
     )
 
     home: Path = Path("var")

@@ -195,5 +195,5 @@ def _flatten(prefix: str, values: Mapping[str, Any]) -> list[tuple[str, str]]:
         elif isinstance(value, list | tuple):
             found.append((name, ",".join(str(item) for item in value)))
         else:
-            found.append((name, str(value)))
+            found.append((name, "null" if value is None else str(value)))
     return found
