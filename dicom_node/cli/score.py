@@ -28,13 +28,12 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score files without network: prints the scores and, with --out, writes SR and SC."""
-    from dicom_node.deliver.dimse import find_dicom_files
     from dicom_node.score.bundle import read_bundle
     from dicom_node.score.engine import open_classifier
     from dicom_node.score.study import score_files
 
     settings = read_config(None, config)
-    paths = [path for place in files for path in find_dicom_files(place)[0] if place.exists()]
+    paths = [path for place in files for path in _dicom_files(place)]
     if not paths:
         fail("no DICOM file among these")
     bundle = read_bundle(settings.models_dir / model)
@@ -58,6 +57,13 @@ def score(
         out.print(f"[yellow]{text}[/]", highlight=False)
     for path in written:
         out.print(str(path), highlight=False)
+
+
+def _dicom_files(place: Path) -> list[Path]:
+    from pydicom.misc import is_dicom
+
+    found = sorted(place.rglob("*")) if place.is_dir() else [place]
+    return [path for path in found if path.is_file() and is_dicom(path)]
 
 
 def _document(prediction: Prediction, written: list[Path]) -> dict[str, Any]:

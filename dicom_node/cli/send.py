@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import Progress
+from rich.progress import Progress, TextColumn
 
 from dicom_node.cli.options import (
     EXIT_FAILED,
@@ -19,7 +19,8 @@ from dicom_node.cli.options import (
     read_config,
 )
 from dicom_node.config import parse_peer
-from dicom_node.errors import NodeError
+
+SHOWN = 20  # failures printed one by one; --json lists all
 
 
 def send(
@@ -29,42 +30,33 @@ def send(
     as_json: Json = False,
 ) -> None:
     """Send every DICOM file under DIR by C-STORE, each as it is."""
-    from dicom_node.deliver.dimse import SendOutcome, find_dicom_files, send_files
+    from dicom_node.deliver.dimse import SendOutcome, send_folder
 
     settings = read_config(None, None, ae_title=ae_title)
     if not folder.exists():
         fail(f"{folder}: no such file or folder")
-    files, skipped = find_dicom_files(folder)
-    if not files:
-        fail(f"{folder}: no DICOM file in it")
     rows: list[dict[str, Any]] = []
-    with Progress(console=err, transient=True) as progress:
-        task = progress.add_task("sending", total=len(files))
+    with Progress(TextColumn("sending"), TextColumn("{task.completed} files"), console=err,
+                  transient=True) as progress:  # fmt: skip
+        task = progress.add_task("sending", total=None)
 
         def note(path: Path, outcome: SendOutcome) -> None:
             error = str(outcome.error) if outcome.error else None
-            rows.append({"path": str(path), "sent": error is None, "error": error})
+            rows.append({"path": str(path), "sent": outcome.delivered, "error": error})
             progress.advance(task)
 
-        try:
-            send_files(parse_peer(to), settings.ae_title, files, note)
-        except NodeError as error:
-            done = {row["path"] for row in rows}
-            rows += [
-                {"path": str(path), "sent": False, "error": str(error)}
-                for path in files
-                if str(path) not in done
-            ]
+        skipped = send_folder(parse_peer(to), settings.ae_title, folder, note)
     failed = [row for row in rows if not row["sent"]]
     if as_json:
-        print_json({"files": rows, "not_dicom": [str(path) for path in skipped]})
+        left_out = [{"path": str(path), "reason": why} for path, why in skipped.items()]
+        print_json({"files": rows, "skipped": left_out})
     else:
-        for row in failed[:20]:
+        for row in failed[:SHOWN]:
             err.print(f"{row['path']}: {row['error']}", highlight=False)
-        for path in skipped[:20]:
-            err.print(f"{path}: not a DICOM file, skipped", highlight=False)
+        for path, why in list(skipped.items())[:SHOWN]:
+            err.print(f"{path}: {why}, skipped", highlight=False)
         out.print(f"{len(rows) - len(failed)} of {len(rows)} files sent")
-    if failed:
+    if failed or not rows:
         raise typer.Exit(EXIT_FAILED)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -14,7 +14,7 @@ import structlog
 from dicom_node.config import NodeConfig
 from dicom_node.deliver.dimse import SendOutcome, send_files
 from dicom_node.domain.retry import GiveUp, RetryPolicy, decide_retry
-from dicom_node.errors import DeliveryRejected, DestinationUnavailable, short_uid
+from dicom_node.errors import DeliveryRejected, short_uid
 from dicom_node.loop import run_loop
 from dicom_node.store.database import Database
 from dicom_node.store.deliveries import (
@@ -96,23 +96,10 @@ class Courier:
         by_path = {self._config.store_dir / item.path: item for item in batch}
 
         def settle(path: Path, outcome: SendOutcome) -> None:
-            self._settle(by_path.pop(path), outcome)
+            self._settle(by_path[path], outcome)
 
-        try:
-            send_files(peer, self._config.ae_title, list(by_path), settle)
-        except (DestinationUnavailable, DeliveryRejected) as error:
-            self._settle_rest(list(by_path.values()), error)
-            return False
+        send_files(peer, self._config.ae_title, list(by_path), settle)
         return True
-
-    def _settle_rest(
-        self, rest: Sequence[Delivery], error: DestinationUnavailable | DeliveryRejected
-    ) -> None:
-        for delivery in rest:
-            if isinstance(error, DeliveryRejected):
-                self._park(delivery, str(error))
-            else:
-                self._postpone(delivery, str(error))
 
     def _settle(self, delivery: Delivery, outcome: SendOutcome) -> None:
         if isinstance(outcome.error, DeliveryRejected):

@@ -69,7 +69,7 @@ def run_demo(out_dir: Path, *, now: datetime, say: Callable[[str], None]) -> lis
     """
     home, stored = _fresh_folders(out_dir)
     studies = _make_studies(out_dir / "sent", now, say)
-    archive = Archive(stored, ARCHIVE_AE_TITLE)
+    archive = Archive(stored, ae_title=ARCHIVE_AE_TITLE)
     archive_port = archive.start()
     try:
         say(f"archive listens on 127.0.0.1:{archive_port}")
@@ -172,22 +172,18 @@ def _await_jobs(
     config: NodeConfig, uids: Mapping[str, str], say: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
     """Wait until every study's job has come to an end and its results are delivered."""
-    database = open_database(config.sqlalchemy_url)
     deadline = time.monotonic() + RESULT_SECONDS
     told: dict[str, str] = {}
-    try:
-        while time.monotonic() < deadline:
-            jobs = _jobs_by_study(config)
-            for name, uid in uids.items():
-                state = jobs[uid]["state"] if uid in jobs else "receiving"
-                if told.get(name) != state:
-                    say(f"{name}: {state}")
-                    told[name] = state
-            if all(uid in jobs and _has_ended(jobs[uid]) for uid in uids.values()):
-                return jobs
-            time.sleep(0.2)
-    finally:
-        database.close()
+    while time.monotonic() < deadline:
+        jobs = _jobs_by_study(config)
+        for name, uid in uids.items():
+            state = jobs[uid]["state"] if uid in jobs else "receiving"
+            if told.get(name) != state:
+                say(f"{name}: {state}")
+                told[name] = state
+        if all(uid in jobs and _has_ended(jobs[uid]) for uid in uids.values()):
+            return jobs
+        time.sleep(0.2)
     raise DemoFailed(f"no result after {RESULT_SECONDS:.0f} s; see {config.home / 'node.log'}")
 
 
