@@ -46,8 +46,11 @@ def associate(
     except BaseException:
         association.abort()
         raise
-    if association.is_established:
-        association.release()
+    else:
+        if association.is_established:
+            association.release()
+    finally:
+        _close_socket(association)
 
 
 def _request(
@@ -86,9 +89,17 @@ def _request(
     if association.is_established:
         return association
     waited = time.monotonic() - started
+    _close_socket(association)
     raise _explain(
         association, destination, calling_ae_title, connected=bool(connected), waited=waited
     )
+
+
+def _close_socket(association: Association) -> None:
+    """pynetdicom leaves a socket open whose peer has gone."""
+    wrapper = association.dul.socket
+    if wrapper is not None and wrapper.socket is not None:
+        wrapper.socket.close()
 
 
 def _explain(

@@ -53,6 +53,7 @@ class _ConnectionHandler(RequestHandler):
             association.start()
             association.join()
         finally:
+            self.request.close()  # the library leaves it open where the peer has gone
             self.server.on_end(association)
 
 
