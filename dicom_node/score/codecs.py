@@ -9,7 +9,6 @@ from __future__ import annotations
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,11 +44,10 @@ from pydicom.uid import (
 )
 
 from dicom_node.errors import BadInput
+from dicom_node.score.codestream import bound_deflated, check_codestream
 
 MAXIMUM_PIXELS = 64_000_000
 """Largest frame: 8000 x 8000, twice the largest detector; bounds what a lying header can cost."""
-MAXIMUM_INFLATED_BYTES = 1 << 30
-_INFLATE_STEP = 1 << 20
 
 _NATIVE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian}
 _PLUGINS = {
@@ -81,10 +79,9 @@ _DECODER_ERRORS = (
     InvalidDicomError,
     Image.DecompressionBombError,
 )
-_START_OF_FRAME = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _BASELINE_BITS = 8
-_WRAPPER_BYTES = 4096
-"""A JP2 wrapper, illegal but seen, ends within this many bytes."""
+_ELEMENT_HEADER = struct.Struct("<HH2s2xI")
+_PIXELS = (0x7FE0, 0x0010)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +109,7 @@ def read_header(path: Path) -> Dataset:
         Not a DICOM file, or damaged before the pixel data.
     """
     try:
-        _bound_deflated(path)
+        bound_deflated(path)
         return pydicom.dcmread(path, stop_before_pixels=True)
     except _DECODER_ERRORS as error:
         raise BadInput(f"the file is not readable as DICOM: {_reason(error)}") from error
@@ -155,12 +152,9 @@ def read_stored(path: Path, frame_number: int | None = None) -> StoredFrame:
 
 
 def _decode(path: Path, header: Dataset, syntax: UID, index: int) -> NDArray[Any]:
-    if syntax in _NATIVE:
-        stored = pixel_array(path, index=index, raw=True, correct_unused_bits=False)
-        return _gray(_clean_bits(stored, header), header)
-    if syntax == DeflatedExplicitVRLittleEndian:
-        data = pydicom.dcmread(path)
-        stored = pixel_array(data, index=index, raw=True, correct_unused_bits=False)
+    if syntax in _NATIVE or syntax == DeflatedExplicitVRLittleEndian:
+        source = path if syntax in _NATIVE else pydicom.dcmread(path)
+        stored = pixel_array(source, index=index, raw=True, correct_unused_bits=False)
         return _gray(_clean_bits(stored, header), header)
     plugin = _PLUGINS.get(syntax)
     if plugin is None:
@@ -173,8 +167,8 @@ def _decode(path: Path, header: Dataset, syntax: UID, index: int) -> NDArray[Any
             path, index=index, raw=True, decoding_plugin=plugin, correct_unused_bits=False
         )
         return _gray(_clean_bits(stored, header), header)
-    frame = _encapsulated_frame(path, header, index)
-    precision = _check_codestream(frame, header)
+    frame = _encapsulated_frame(path, index)
+    precision = check_codestream(frame, header)
     if syntax == JPEGExtended12Bit and precision > _BASELINE_BITS:
         return _decode_extended(frame, header)
     color = int(header.SamplesPerPixel) != 1
@@ -250,47 +244,19 @@ def _chroma_flat(values: NDArray[Any]) -> bool:
     return bool(np.abs(chroma).max() <= _COLOR_TOLERANCE)
 
 
-def _encapsulated_frame(path: Path, header: Dataset, index: int) -> bytes:
-    """The codestream of one frame."""
-    data = pydicom.dcmread(path, specific_tags=["PixelData", "NumberOfFrames"])
-    if "PixelData" not in data:
-        raise BadInput("Pixel Data (7FE0,0010) is absent")
-    frames = _number(header, "NumberOfFrames", 1)
-    return get_frame(data.PixelData, index, number_of_frames=frames)
-
-
-def _check_codestream(frame: bytes, header: Dataset) -> int:
-    """Compare the size in a JPEG or JPEG 2000 stream with the header; returns its precision."""
-    claim = next(_claims(frame), None)
-    if claim is None:
-        raise BadInput("Pixel Data (7FE0,0010) holds no JPEG or JPEG 2000 codestream")
-    rows, columns, precision = claim
-    if (rows, columns) != (int(header.Rows), int(header.Columns)):
-        raise BadInput(
-            f"Pixel Data (7FE0,0010) holds a codestream of {rows} x {columns} where Rows "
-            f"(0028,0010) and Columns (0028,0011) say {header.Rows} x {header.Columns}"
-        )
-    return precision
-
-
-def _claims(frame: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield (rows, columns, precision) from SIZ (ISO 15444-1 A.5.1) or SOF (ISO 10918-1 B.2.2)."""
-    start = frame.find(b"\xff\x4f\xff\x51", 0, _WRAPPER_BYTES)
-    if start >= 0:
-        right, lower, left, top = struct.unpack_from(">4I", frame, start + 8)
-        yield lower - top, right - left, (frame[start + 42] & 0x7F) + 1
-        return
-    position = frame.find(b"\xff\xd8") + 2
-    while 2 <= position < len(frame) - 9:
-        if frame[position] != 0xFF or frame[position + 1] == 0xFF:
-            position += 1
-            continue
-        marker, length = frame[position + 1], struct.unpack_from(">H", frame, position + 2)[0]
-        if marker in _START_OF_FRAME:
-            precision, rows, columns = struct.unpack_from(">BHH", frame, position + 4)
-            yield rows, columns, precision
-            return
-        position += 2 + length
+def _encapsulated_frame(path: Path, index: int) -> bytes:
+    """The codestream of one frame, without reading the others."""
+    with path.open("rb") as file:
+        header = pydicom.dcmread(file, stop_before_pixels=True)
+        # Explicit VR little endian (PS3.5 A.4): tag, VR, two reserved bytes, undefined length.
+        element = file.read(_ELEMENT_HEADER.size)
+        if len(element) < _ELEMENT_HEADER.size or _ELEMENT_HEADER.unpack(element)[:2] != _PIXELS:
+            raise BadInput("Pixel Data (7FE0,0010) is absent")
+        offsets = None
+        if header.get("ExtendedOffsetTable") and header.get("ExtendedOffsetTableLengths"):
+            offsets = (header.ExtendedOffsetTable, header.ExtendedOffsetTableLengths)
+        frames = _number(header, "NumberOfFrames", 1)
+        return get_frame(file, index, extended_offsets=offsets, number_of_frames=frames)
 
 
 def _decode_extended(frame: bytes, header: Dataset) -> NDArray[Any]:
@@ -315,24 +281,6 @@ def _decode_extended(frame: bytes, header: Dataset) -> NDArray[Any]:
         plain.save_as(path, enforce_file_format=True)
         values: NDArray[Any] = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
     return values.reshape(values.shape[-2:])
-
-
-def _bound_deflated(path: Path) -> None:
-    """Refuse a deflated data set that would grow beyond `MAXIMUM_INFLATED_BYTES`."""
-    meta = pydicom.filereader.read_file_meta_info(path)
-    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-        return
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    total = 0
-    with path.open("rb") as file:
-        # Preamble, prefix, and the group length element with the length that it states.
-        file.seek(128 + 4 + 12 + int(meta.FileMetaInformationGroupLength))
-        pending = file.read()
-    while pending and not inflater.eof:
-        total += len(inflater.decompress(pending, _INFLATE_STEP))
-        pending = inflater.unconsumed_tail
-        if total > MAXIMUM_INFLATED_BYTES:
-            raise BadInput(f"the deflated data set exceeds {MAXIMUM_INFLATED_BYTES} bytes")
 
 
 def _reason(error: BaseException) -> str:

@@ -34,7 +34,8 @@ from pydicom.uid import (
 )
 
 from dicom_node.errors import BadInput
-from dicom_node.score.codecs import MAXIMUM_INFLATED_BYTES, read_stored
+from dicom_node.score.codecs import read_stored
+from dicom_node.score.codestream import MAXIMUM_INFLATED_BYTES
 from dicom_node.score.pixels import read_frame, read_modality_values
 from tests.unit.score.synthetic import Write, chest_like, dataset_of
 

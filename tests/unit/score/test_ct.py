@@ -1,0 +1,141 @@
+"""From a CT series to a prediction on the series and the slices that decided."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from dicom_node.demo.phantom import write_thorax_phantom
+from dicom_node.domain.findings import Level
+from dicom_node.score.ct import series_probability
+from dicom_node.score.engine import Classifier
+from dicom_node.score.outcome import Outcome, OutOfScope
+from dicom_node.score.study import score_files
+
+NOW = datetime(2025, 3, 4, 5, 6, 7, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("series")
+    return write_thorax_phantom(folder, seed="ct", now=NOW, slices=30, matrix=256)
+
+
+def score(ct: Classifier, paths: list[Path], out_of_scope: OutOfScope = "refuse") -> Outcome:
+    return score_files(ct.bundle, ct, paths, out_of_scope=out_of_scope)
+
+
+def edited(paths: list[Path], folder: Path, **attributes: object) -> list[Path]:
+    """Copies of a series with other attributes."""
+    copies = []
+    for path in paths:
+        data = pydicom.dcmread(path)
+        for keyword, value in attributes.items():
+            setattr(data, keyword, value)
+        copies.append(folder / path.name)
+        data.save_as(copies[-1])
+    return copies
+
+
+def test_a_series_gets_one_score_and_its_deciding_slices(
+    ct: Classifier, series: list[Path]
+) -> None:
+    outcome = score(ct, series)
+    prediction = outcome.prediction
+    assert prediction.not_analysed is None
+    whole, *slices = prediction.findings
+    assert whole.level is Level.SERIES
+    assert [finding.level for finding in slices] == [Level.SLICE] * 5
+    probabilities = [finding.probability for finding in slices]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert whole.sop_instance_uid == slices[0].sop_instance_uid
+    assert whole.probability <= probabilities[0]
+    assert {finding.threshold for finding in prediction.findings} == {whole.threshold}
+    assert len(prediction.source_sop_instance_uids) == 30
+    for index, (image, finding) in enumerate(zip(prediction.key_images, slices, strict=True)):
+        assert image.sop_instance_uid == finding.sop_instance_uid
+        assert image.instance_number is not None
+        assert outcome.arrays[f"display_{index}"].shape == (256, 256)
+        heat = outcome.arrays[f"heat_{index}"]
+        assert 0 <= heat.min() <= heat.max() <= 1
+        if finding.box is not None:
+            left, top, right, bottom = finding.box
+            assert 0 <= left < right <= 256
+            assert 0 <= top < bottom <= 256
+
+
+def test_the_order_of_the_files_does_not_matter(ct: Classifier, series: list[Path]) -> None:
+    assert score(ct, series[::-1]).prediction == score(ct, series).prediction
+
+
+def test_a_series_stored_turned_gets_the_same_score(
+    ct: Classifier, series: list[Path], tmp_path: Path
+) -> None:
+    turned = []
+    for path in series:
+        data = pydicom.dcmread(path)
+        across, down = (float(value) for value in data.PixelSpacing[::-1])
+        data.PixelData = data.pixel_array[::-1, ::-1].tobytes()
+        data.ImageOrientationPatient = [-1, 0, 0, 0, -1, 0]
+        x, y, z = (float(value) for value in data.ImagePositionPatient)
+        data.ImagePositionPatient = [x + 255 * across, y + 255 * down, z]
+        turned.append(tmp_path / path.name)
+        data.save_as(turned[-1])
+    plain, rotated = (score(ct, paths) for paths in (series, turned))
+    expected, found = (outcome.prediction.findings[0] for outcome in (plain, rotated))
+    assert found.probability == pytest.approx(expected.probability, abs=1e-5)
+    np.testing.assert_allclose(
+        rotated.arrays["heat_0"], plain.arrays["heat_0"][::-1, ::-1], atol=1e-3
+    )
+
+
+def test_a_child_is_refused_or_marked(ct: Classifier, series: list[Path], tmp_path: Path) -> None:
+    young = edited(series, tmp_path, PatientAge="010Y")
+    refused = score(ct, young).prediction
+    assert refused.not_analysed == "age 10 years is outside 18-120 years"
+    assert [image.has_heat for image in refused.key_images] == [False]
+    marked = score(ct, young, "mark").prediction
+    assert marked.findings
+    assert marked.marks[0] == "outside intended use: age 10 years is outside 18-120 years"
+
+
+def test_a_series_without_lungs_is_never_scored(
+    ct: Classifier, series: list[Path], tmp_path: Path
+) -> None:
+    solid = []
+    for path in series:
+        data = pydicom.dcmread(path)
+        values = data.pixel_array.copy()
+        inside = np.zeros(values.shape, bool)
+        inside[60:200, 30:226] = True
+        values[inside & (values < 900)] = 1064
+        data.PixelData = values.tobytes()
+        solid.append(tmp_path / path.name)
+        data.save_as(solid[-1])
+    prediction = score(ct, solid, "mark").prediction
+    assert prediction.findings == ()
+    assert "lung" in str(prediction.not_analysed)
+
+
+def test_a_slice_that_cannot_be_decoded_is_said(
+    ct: Classifier, series: list[Path], tmp_path: Path
+) -> None:
+    copies = [Path(shutil.copy(path, tmp_path)) for path in series]
+    data = pydicom.dcmread(copies[11])
+    data.BitsAllocated, data.BitsStored, data.HighBit = 32, 32, 31
+    data.save_as(copies[11])
+    prediction = score(ct, copies).prediction
+    assert prediction.findings
+    assert any("1 slice" in mark for mark in prediction.marks)
+
+
+def test_the_series_score_is_the_mean_of_the_highest_share() -> None:
+    probabilities = np.array([0.1, 0.9, 0.5, 0.7])
+    assert series_probability(probabilities, 0.5) == pytest.approx(0.8)
+    assert series_probability(probabilities, 0.01) == pytest.approx(0.9)
+    assert series_probability(probabilities, 1.0) == pytest.approx(0.55)
