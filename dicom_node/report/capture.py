@@ -17,7 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 from dicom_node.domain.findings import Prediction
 from dicom_node.report import codes
 from dicom_node.report.canvas import BANNER_TEXT, Canvas
-from dicom_node.report.card import draw_card
+from dicom_node.report.card import draw_card, draw_time
 from dicom_node.report.charset import UTF8
 from dicom_node.report.context import ResultObject
 from dicom_node.report.identity import (
@@ -44,9 +44,11 @@ def build_capture(run: Run, prediction: Prediction, arrays: Arrays, source: Sour
     """
     series = run.series("SC", source)
     canvas = draw_result(run, prediction, arrays, source)
-    capture = _capture(run, series, source, np.asarray(canvas.image))
+    capture = _capture(run, series, source, np.array(canvas.image))
     _describe(capture, run, series, source)
-    _, content = finish(capture, "SC", run, series, source)
+    draw_time(canvas, run)
+    pixels = canvas.image.tobytes()
+    content = finish(capture, "SC", run, series, source, dated_pixels=pixels)
     return ResultObject(
         kind="SC",
         sop_class_uid=str(SecondaryCaptureImageStorage),
@@ -58,7 +60,7 @@ def build_capture(run: Run, prediction: Prediction, arrays: Arrays, source: Sour
 
 
 def draw_result(run: Run, prediction: Prediction, arrays: Arrays, source: Source) -> Canvas:
-    """Draw the picture; nothing of the patient is written into it."""
+    """Draw the picture but for the time; nothing of the patient is written into it."""
     canvas = Canvas()
     draw_panel(canvas, prediction, arrays)
     draw_card(canvas, prediction, run, len(source.images))

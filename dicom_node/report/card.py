@@ -24,30 +24,39 @@ _LEFT, _TOP, _RIGHT, _BOTTOM = 660, 58, 1004, 710
 _PAD = 18
 _X = _LEFT + _PAD
 _WIDTH = _RIGHT - _LEFT - 2 * _PAD
-_MOST_OTHERS = 4
+_MOST_OTHERS = 3
 _DIGEST_LETTERS = 16
 _LABEL_WIDTH = 82
 _ROW = 20
 _DETAILS_SIZE = 14
+_TIME_TOP = _BOTTOM - _PAD - _ROW
 _MARK_SIZE = 15
 _MARK_LINE = round(_MARK_SIZE * 1.28)
 _MARK_FRAME = 44
 
 
 def draw_card(canvas: Canvas, prediction: Prediction, run: Run, image_count: int) -> None:
-    """Draw the card; no patient data."""
+    """Draw the card but for the time; no patient data."""
     canvas.draw.rounded_rectangle((_LEFT, _TOP, _RIGHT, _BOTTOM), 8, fill=PANEL, outline=LINE)
     canvas.text((_X, _TOP + 14), "AI ANALYSIS", 14, CALM)
     y = _TOP + 40
     details = _details(prediction, run, image_count)
-    details_top = _BOTTOM - _PAD - _ROW * len(details)
+    details_top = _TIME_TOP - _ROW * len(details)
     if prediction.not_analysed is not None:
         y = _draw_refusal(canvas, prediction.not_analysed, y)
     else:
         y = _draw_findings(canvas, prediction.findings, y)
     if prediction.marks:
         _draw_marks(canvas, prediction.marks, y + 12, details_top - 16)
+    canvas.draw.line((_X, details_top - 8, _X + _WIDTH, details_top - 8), fill=LINE)
     _draw_details(canvas, details, details_top)
+
+
+def draw_time(canvas: Canvas, run: Run) -> None:
+    """Add the card's last line, the time; apart, because the picture's name must not know it."""
+    moment = run.finished_at
+    zone = f"{moment:%z}" if moment.utcoffset() else ""
+    _draw_details(canvas, [("Time", f"{moment:%Y-%m-%d %H:%M:%S} UTC{zone}")], _TIME_TOP)
 
 
 def _draw_refusal(canvas: Canvas, reason: str, y: int) -> int:
@@ -128,8 +137,6 @@ def _draw_marks(canvas: Canvas, marks: Sequence[str], top: int, bottom: int) -> 
 
 
 def _details(prediction: Prediction, run: Run, image_count: int) -> list[tuple[str, str]]:
-    moment = run.finished_at
-    zone = f" UTC{moment:%z}" if moment.utcoffset() else " UTC"
     return [
         ("Model", run.algorithm.name),
         ("Version", run.algorithm.version),
@@ -138,7 +145,6 @@ def _details(prediction: Prediction, run: Run, image_count: int) -> list[tuple[s
         ("Input", f"{run.context.input_digest[:_DIGEST_LETTERS]}"),
         ("Revision", f"{run.context.revision}   ({_counted(image_count)})"),
         ("Software", f"{run.context.product_name} {run.context.node_version}"),
-        ("Time", f"{moment:%Y-%m-%d %H:%M:%S}{zone}"),
     ]
 
 
@@ -147,7 +153,6 @@ def _counted(images: int) -> str:
 
 
 def _draw_details(canvas: Canvas, details: Sequence[tuple[str, str]], top: int) -> None:
-    canvas.draw.line((_X, top - 8, _X + _WIDTH, top - 8), fill=LINE)
     for number, (label, value) in enumerate(details):
         y = top + number * _ROW
         canvas.text((_X, y), label, _DETAILS_SIZE, MUTED)

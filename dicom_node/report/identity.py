@@ -177,11 +177,23 @@ def _read_previous(path: Path) -> Dataset:
 
 
 def finish(
-    result: SOPClass, kind: Kind, run: Run, series: SeriesIdentity, source: Source
-) -> tuple[Dataset, bytes]:
-    """Give a built object its equipment, its times and, last, its content's UID; encode it.
+    result: SOPClass,
+    kind: Kind,
+    run: Run,
+    series: SeriesIdentity,
+    source: Source,
+    *,
+    dated_pixels: bytes | None = None,
+) -> bytes:
+    """Give a built object its equipment, its content's UID and, last, its times; encode it.
 
-    Nothing that depends on the clock or on chance remains: the same run gives the same bytes.
+    The UID knows no time: a run that is repeated and comes to the same content names it the same.
+    Nothing else depends on the clock or on chance: the same arguments give the same bytes.
+
+    Parameters
+    ----------
+    dated_pixels
+        Pixel data that replaces the object's own after the UID is found, because it shows the time.
     """
     result.copy_patient_and_study_information(source.header)
     result.ContentQualification = "RESEARCH"
@@ -203,7 +215,9 @@ def finish(
         result, derive_uid({"kind": kind, "role": "instance", "run": run.key, "content": content})
     )
     _date(result, kind, run, series)
-    return result, _encoded(result)
+    if dated_pixels is not None:
+        result.PixelData = dated_pixels
+    return _encoded(result)
 
 
 def _name(result: SOPClass, uid: str) -> None:

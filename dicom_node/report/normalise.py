@@ -124,9 +124,7 @@ def _element(dataset: Dataset, tag: BaseTag, terms: tuple[str, ...]) -> DataElem
     if element.VR == "SQ":
         items = [_copied(item, terms) for item in element.value or ()]
         return DataElement(tag, "SQ", DicomSequence(items))
-    if element.VR in ("DA", "TM"):
-        return DataElement(tag, element.VR, _REPAIRS[element.VR](str(element.value or "")))
-    if element.VR in _TEXT_VRS:
+    if element.VR in _TEXT_VRS or element.VR in _REPAIRS:
         return DataElement(tag, element.VR, _repaired(element.VR, _joined(element)))
     return element
 
@@ -142,15 +140,17 @@ def _joined(element: DataElement) -> str:
 
 def _repaired(vr: str, text: str) -> str:
     repair = _REPAIRS.get(vr)
-    return text if repair is None else repair(text)
+    return text if repair is None else "\\".join(map(repair, text.split("\\")))
 
 
-def _repaired_name(text: str) -> str:
-    """Cut a name to what PS3.5 6.2 allows: three groups of 64 characters; nothing else."""
-    return "\\".join(
-        "=".join(group[:_PN_GROUP_LENGTH] for group in name.split("=")[:_PN_GROUPS])
-        for name in text.split("\\")
-    )
+def _repaired_name(name: str) -> str:
+    """Cut a name to what PS3.5 section 6.2 allows, three groups of 64 characters; nothing else."""
+    return "=".join(group[:_PN_GROUP_LENGTH] for group in name.split("=")[:_PN_GROUPS])
+
+
+def _repaired_code(text: str) -> str:
+    """`Chest` becomes `CHEST`: a code string has no lower case."""
+    return text.strip().upper()
 
 
 def _repaired_date(text: str) -> str:
@@ -174,6 +174,7 @@ _REPAIRS: dict[str, Callable[[str], str]] = {
     "PN": _repaired_name,
     "DA": _repaired_date,
     "TM": _repaired_time,
+    "CS": _repaired_code,
 }
 
 
@@ -199,8 +200,8 @@ def _complete_identity(dataset: Dataset, shadow: Dataset) -> None:
     for keyword in _TYPE_2:
         if keyword not in shadow:
             setattr(shadow, keyword, None)
-    sex = str(shadow.PatientSex or "").strip().upper()
-    shadow.PatientSex = sex if sex in ("M", "F", "O", "") else "O"
+    if shadow.PatientSex not in ("M", "F", "O", "", None):
+        shadow.PatientSex = "O"
     if not re.fullmatch(r"[+-](0\d|1[0-4])[0-5]\d", str(shadow.get("TimezoneOffsetFromUTC", ""))):
         shadow.pop("TimezoneOffsetFromUTC", None)
 
@@ -215,11 +216,10 @@ def _drop_useless_spacing(shadow: Dataset) -> None:
 
 
 def _complete_deidentification(shadow: Dataset) -> None:
-    removed = str(shadow.get("PatientIdentityRemoved", "")).upper()
+    removed = shadow.get("PatientIdentityRemoved")
     if removed not in ("YES", "NO"):
         shadow.pop("PatientIdentityRemoved", None)
         return
-    shadow.PatientIdentityRemoved = removed
     stated = shadow.get("DeidentificationMethod") or shadow.get(
         "DeidentificationMethodCodeSequence"
     )

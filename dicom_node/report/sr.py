@@ -60,11 +60,11 @@ def build_sr(run: Run, prediction: Prediction, source: Source) -> ResultObject:
         transfer_syntax_uid=ExplicitVRLittleEndian,
         specific_character_set=UTF8,
     )
-    dataset, content = finish(document, "SR", run, series, source)
+    content = finish(document, "SR", run, series, source)
     return ResultObject(
         kind="SR",
-        sop_class_uid=str(dataset.SOPClassUID),
-        sop_instance_uid=str(dataset.SOPInstanceUID),
+        sop_class_uid=str(document.SOPClassUID),
+        sop_instance_uid=str(document.SOPInstanceUID),
         series_instance_uid=series.uid,
         content=content,
         png=None,
