@@ -1,16 +1,24 @@
-"""One association with a destination; every way in which it can fail has a plain sentence."""
+"""One association with a destination; every way in which it can fail has a plain sentence.
+
+It overrides internals of the pinned pynetdicom: nothing else on the sending side touches them.
+"""
 
 from __future__ import annotations
 
 import socket
+import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
-from pynetdicom import AE
+from pydicom.uid import UID
+from pynetdicom.ae import ApplicationEntity as AE
 from pynetdicom.association import Association
-from pynetdicom.events import EVT_CONN_OPEN, Event
+from pynetdicom.events import EVT_CONN_CLOSE, EVT_CONN_OPEN
 from pynetdicom.presentation import PresentationContext
+from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from dicom_node.config import DestinationConfig
 from dicom_node.dimse import (
@@ -22,7 +30,34 @@ from dicom_node.dimse import (
 )
 from dicom_node.errors import DeliveryRejected, DestinationUnavailable
 
-_PROBE_SECONDS = 2.0
+_WAKE_SECONDS = 0.05
+
+
+class _Connection(AssociationSocket):
+    """The library's socket, which keeps why it could not connect and is closed in every case."""
+
+    failure: OSError | None = None
+
+    def _shutdown_socket(self) -> None:
+        error = sys.exception()
+        if isinstance(error, OSError) and not self._is_connected:
+            self.failure = error  # called while the library handles what connect() raised
+        if self.socket is not None:
+            with suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
+            self.socket.close()
+
+
+class _Entity(AE):
+    """Our side as a requestor."""
+
+    connection: _Connection | None = None
+
+    def _create_socket(
+        self, assoc: Association, address: AddressInformation, tls_args: Any
+    ) -> AssociationSocket:
+        self.connection = _Connection(assoc, address=address)
+        return self.connection
 
 
 @contextmanager
@@ -40,7 +75,8 @@ def associate(
     DeliveryRejected
         The destination accepts none of the presentation contexts.
     """
-    association = _request(destination, calling_ae_title, contexts)
+    done = threading.Event()
+    association = _request(destination, calling_ae_title, contexts, done)
     try:
         yield association
     except BaseException:
@@ -50,6 +86,7 @@ def associate(
         if association.is_established:
             association.release()
     finally:
+        done.set()
         _close_socket(association)
 
 
@@ -57,21 +94,16 @@ def _request(
     destination: DestinationConfig,
     calling_ae_title: str,
     contexts: Sequence[PresentationContext],
+    done: threading.Event,
 ) -> Association:
     prepare_pynetdicom()
     response_seconds = destination.response_timeout.total_seconds()
-    entity = AE(ae_title=calling_ae_title)
-    entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    entity = _Entity(ae_title=calling_ae_title)
+    entity.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
     entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     entity.connection_timeout = destination.connect_timeout.total_seconds()
     entity.acse_timeout = entity.dimse_timeout = response_seconds
     entity.network_timeout = None  # the sender decides when to end; reads and writes have limits
-    connected: list[bool] = []
-
-    def on_connected(event: Event) -> None:
-        connected.append(True)
-        prepare_socket(event, response_seconds)
-
     started = time.monotonic()
     try:
         association = entity.associate(
@@ -80,7 +112,10 @@ def _request(
             contexts=list(contexts),
             ae_title=destination.ae_title,
             max_pdu=UNLIMITED_PDU,
-            evt_handlers=[(EVT_CONN_OPEN, on_connected)],
+            evt_handlers=[
+                (EVT_CONN_OPEN, lambda event: prepare_socket(event, response_seconds)),
+                (EVT_CONN_CLOSE, lambda event: _wake_until(event.assoc, done)),
+            ],
         )
     except socket.gaierror as error:
         raise DestinationUnavailable(
@@ -88,39 +123,64 @@ def _request(
         ) from error
     if association.is_established:
         return association
-    waited = time.monotonic() - started
+    done.set()
     _close_socket(association)
-    raise _explain(
-        association, destination, calling_ae_title, connected=bool(connected), waited=waited
-    )
+    failure = None if entity.connection is None else entity.connection.failure
+    if failure is not None:
+        raise DestinationUnavailable(_why_no_connection(destination, failure)) from failure
+    waited = time.monotonic() - started
+    raise _why_no_association(association, destination, calling_ae_title, waited)
+
+
+def _wake_until(association: Association, done: threading.Event) -> None:
+    """Keep telling whoever waits for an answer that the connection is gone.
+
+    The library tells it once, and where its reactor takes that, a request begun in the same
+    moment waits for its whole time-out.
+    """
+
+    def wake() -> None:
+        while not done.wait(_WAKE_SECONDS):
+            association.dimse.msg_queue.put((None, None))
+
+    threading.Thread(target=wake, name="connection-lost", daemon=True).start()
 
 
 def _close_socket(association: Association) -> None:
-    """pynetdicom leaves a socket open whose peer has gone."""
+    """Where the peer has gone first, the library may leave its socket open."""
     wrapper = association.dul.socket
     if wrapper is not None and wrapper.socket is not None:
         wrapper.socket.close()
 
 
-def _explain(
+def _name(destination: DestinationConfig) -> str:
+    return f"{destination.ae_title} at {destination.host}:{destination.port}"
+
+
+def _why_no_connection(destination: DestinationConfig, failure: OSError) -> str:
+    name = _name(destination)
+    if isinstance(failure, ConnectionRefusedError):
+        return f"{name} refused the connection; is it running, and is the port right?"
+    if isinstance(failure, TimeoutError):
+        limit = destination.connect_timeout.total_seconds()
+        return f"{name} did not answer within {limit:g} s; check host, port and firewall"
+    return f"{name} cannot be reached ({failure.strerror}); check host, port and network"
+
+
+def _why_no_association(
     association: Association,
     destination: DestinationConfig,
     calling_ae_title: str,
-    *,
-    connected: bool,
-    waited: float,
+    waited_seconds: float,
 ) -> DestinationUnavailable | DeliveryRejected:
-    """Why there is no association, after `waited` seconds."""
-    name = f"{destination.ae_title} at {destination.host}:{destination.port}"
+    name = _name(destination)
     limit = destination.response_timeout.total_seconds()
-    if not connected:
-        return DestinationUnavailable(f"{name} {_why_no_connection(destination, waited)}")
     if association.is_rejected:
         reason = _why_rejected(association, destination, calling_ae_title)
         return DestinationUnavailable(f"{name} {reason}")
     if association.rejected_contexts:
         return DeliveryRejected(f"{name} accepts none of the SOP classes and transfer syntaxes")
-    if waited >= limit:
+    if waited_seconds >= limit:
         return DestinationUnavailable(
             f"{name} took the connection but did not answer the association request "
             f"within {limit:g} s; is it a DICOM port?"
@@ -129,23 +189,6 @@ def _explain(
         f"{name} closed the connection instead of accepting the association; "
         "is it a DICOM port without TLS?"
     )
-
-
-def _why_no_connection(destination: DestinationConfig, waited_seconds: float) -> str:
-    """pynetdicom only logs why it could not connect: ask once more, shortly."""
-    limit = destination.connect_timeout.total_seconds()
-    silent = f"did not answer within {limit:g} s; check host, port and firewall"
-    if waited_seconds >= limit:
-        return silent
-    try:
-        with socket.create_connection((destination.host, destination.port), _PROBE_SECONDS):
-            return "could not be connected to a moment ago but can now; try again"
-    except ConnectionRefusedError:
-        return "refused the connection; is it running, and is the port right?"
-    except TimeoutError:
-        return silent
-    except OSError as error:
-        return f"cannot be reached ({error.strerror}); check host, port and network"
 
 
 def _why_rejected(

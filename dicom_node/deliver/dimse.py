@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +34,19 @@ _CONVERTIBLE: Final = (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     DeflatedExplicitVRLittleEndian,
+)
+# What pydicom raises at bytes that are not what they claim.
+_UNREADABLE: Final = (
+    InvalidDicomError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
 )
 _MAX_CONTEXTS = 128  # PS3.8 section 9.3.2.2: odd numbers from 1 to 255
 _CONTEXTS_PER_KIND = 2
@@ -159,7 +174,7 @@ def send_folder(
 def _read_file(path: Path) -> _File:
     try:
         meta = read_file_meta_info(path)
-    except (InvalidDicomError, EOFError, OSError, ValueError) as error:
+    except _UNREADABLE as error:
         raise BadInput("not a DICOM file (PS3.10): it has no preamble and file meta") from error
     sop_class_uid = str(meta.get("MediaStorageSOPClassUID", ""))
     transfer_syntax_uid = str(meta.get("TransferSyntaxUID", ""))
@@ -245,11 +260,12 @@ def _send(
     limit = destination.response_timeout.total_seconds()
     association.dimse_timeout = limit + file.size / _SLOWEST_BYTES_PER_SECOND
     try:
-        content = file.path if as_stored else dcmread(file.path)
+        whole = file.size % 2 == 0  # DCMTK ends the association at a fragment of odd length
+        content = file.path if as_stored and whole else dcmread(file.path)
         answer = association.send_c_store(content, msg_id=message_id)
     except RuntimeError:  # no longer established
         answer = Dataset()
-    except (ValueError, AttributeError, OSError, NotImplementedError) as error:
+    except _UNREADABLE as error:
         reason = f"the file cannot be read or re-encoded ({type(error).__name__})"
         return SendOutcome(None, error=DeliveryRejected(reason))
     status: int | None = answer.get("Status")
@@ -265,6 +281,8 @@ def _contexts(files: Iterable[_File]) -> list[PresentationContext]:
     for sop_class_uid, transfer_syntax_uid in dict.fromkeys(file.kind for file in files):
         contexts.append(build_context(sop_class_uid, transfer_syntax_uid))
         if transfer_syntax_uid in _CONVERTIBLE:
-            others: list[str | UID] = [uid for uid in _CONVERTIBLE[:2] if uid != transfer_syntax_uid]
+            others: list[str | UID] = [
+                uid for uid in _CONVERTIBLE[:2] if uid != transfer_syntax_uid
+            ]
             contexts.append(build_context(sop_class_uid, others))
     return contexts

@@ -89,6 +89,9 @@ def test_our_sender_keeps_every_byte_in_every_transfer_syntax(
 ) -> None:
     _, node = start_receiver(extra_storage_classes=(MRImageStorage,))
     paths = [Path(get_testdata_file(name)) for name in FILES]
+    odd = paths.index(Path(get_testdata_file("image_dfl.dcm")))  # lacks the padding of PS3.5 A.5
+    paths[odd] = tmp_path / "padded.dcm"
+    paths[odd].write_bytes(Path(get_testdata_file("image_dfl.dcm")).read_bytes() + b"\0")
     outcomes: dict[Path, SendOutcome] = {}
     send_files(node, "SENDER", paths, outcomes.__setitem__)
     assert {path.name for path in paths if not outcomes[path].delivered} == set()
