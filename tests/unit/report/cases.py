@@ -62,7 +62,7 @@ class Case:
     def store(self, folder: Path, *kinds: str) -> dict[str, Path]:
         """Write the results; paths by kind."""
         folder.mkdir(parents=True, exist_ok=True)
-        paths = {}
+        paths: dict[str, Path] = {}
         for item in self.build(*kinds):
             paths[item.kind] = folder / f"{item.kind}.dcm"
             paths[item.kind].write_bytes(item.content)
@@ -88,7 +88,8 @@ def chest_header(folder: Path, mutate: Mutation) -> Path:
 def heat(row: int, column: int) -> NDArray[np.float32]:
     """A heat map with its maximum, 1, at a place of a 224 x 224 grid."""
     down, across = np.mgrid[0:224, 0:224]
-    return np.exp(-((down - row) ** 2 + (across - column) ** 2) / 1500).astype(np.float32)
+    bump = np.exp(-((down - row) ** 2 + (across - column) ** 2) / 1500)
+    return np.asarray(bump, dtype=np.float32)
 
 
 def chest_case(source: Path | None = None) -> Case:
