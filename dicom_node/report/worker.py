@@ -97,7 +97,7 @@ class Reporter:
             node_version=__version__,
             ae_title=self._config.ae_title,
             series_number_base=report.series_number_base,
-            completed_at=job.scored_at,
+            completed_at=job.scored_at.astimezone(),  # site-local, where the source states no zone
             revision=job.revision,
             input_digest=job.input_digest,
             previous_sr=store / previous["SR"] if "SR" in previous else None,

@@ -81,9 +81,9 @@ class Router:
             state = JobState.PARKED
             reason = "PatientID (0010,0020) is missing or empty and the route requires one"
         elif version is None:
-            state, stage = JobState.PARKED, JobStage.WAIT_FOR_MODEL
+            stage = JobStage.WAIT_FOR_MODEL
             wanted = f"{route.model} {route.model_version or ''}".strip()
-            reason = f"model {wanted} is not offered by any scorer; queued once it is"
+            reason = f"model {wanted} is not offered by any scorer yet"
         destinations, said = self._destinations(study, route, selection)
         add_job(
             connection,

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, exists, insert, select, update
 
-from dicom_node.domain.jobs import JobEvent, JobStage, JobState, next_state
+from dicom_node.domain.jobs import JobStage, JobState
 from dicom_node.store.tables import jobs, models
 
 
@@ -54,7 +54,7 @@ def record_model(
 
 
 def _queue_waiting(connection: Connection, name: str, version: str, *, now: datetime) -> None:
-    """Queue the jobs that were parked because no scorer offered their model yet."""
+    """Let the jobs go on that waited for a scorer to offer their model."""
     twin = jobs.alias()
     done_already = exists().where(
         twin.c.study_instance_uid == jobs.c.study_instance_uid,
@@ -68,13 +68,12 @@ def _queue_waiting(connection: Connection, name: str, version: str, *, now: date
         .where(
             jobs.c.model == name,
             jobs.c.model_version.in_(["", version]),
-            jobs.c.state == JobState.PARKED.value,
+            jobs.c.state == JobState.QUEUED.value,
             jobs.c.stage == JobStage.WAIT_FOR_MODEL.value,
             ~done_already,
         )
         .values(
             model_version=version,
-            state=next_state(JobState.PARKED, JobEvent.RESUME_SCORING).value,
             stage=JobStage.SCORE.value,
             reason=None,
             run_after=now,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,121 +12,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 
-from dicom_node.domain.findings import Code, Finding, Level, ModelIdentity, Prediction
 from dicom_node.domain.jobs import InvalidTransition, JobStage, JobState
-from dicom_node.domain.study import InstanceRecord, Role
+from dicom_node.domain.study import Role
 from dicom_node.store import deliveries, jobs, outcomes, overview, recovery, studies
 from dicom_node.store.database import Database
 from dicom_node.store.models import offered_version, record_model
 from dicom_node.store.tables import metadata
-
-NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-LEASE = timedelta(minutes=1)
-BOTH_STAGES = (JobStage.SCORE, JobStage.REPORT)
-
-IMAGE = InstanceRecord(
-    study_instance_uid="1.2.3",
-    series_instance_uid="1.2.3.1",
-    sop_instance_uid="1.2.3.1.1",
-    sop_class_uid="1.2.840.10008.5.1.4.1.1.1",
-    transfer_syntax_uid="1.2.840.10008.1.2.1",
-    digest="a" * 64,
-    identity_digest="b" * 64,
-    has_patient_id=True,
-    role=Role.IMAGE,
-    header={"Modality": "CR"},
-    path="instances/aa/aa/a.dcm",
-    size=1000,
-    association="assoc-1",
-    calling_ae_title="PACS",
-    received_at=NOW,
-)
-PREDICTION = Prediction(
-    model=ModelIdentity("cxr", "1.0.0", "maker", "c" * 64, "d" * 64, "e" * 64),
-    findings=(
-        Finding(
-            code=Code("233604007", "SCT", "Pneumonia"),
-            site=Code("39607008", "SCT", "Lung"),
-            probability=0.75,
-            threshold=0.5,
-            level=Level.IMAGE,
-            sop_instance_uid="1.2.3.1.1",
-            instance_number=1,
-            frame_number=None,
-            rows=10,
-            columns=20,
-            box=(1.0, 2.0, 3.0, 4.0),
-        ),
-    ),
-    key_images=(),
-    not_analysed=None,
-    marks=("outside intended use: age",),
-    engine="test",
-    source_sop_instance_uids=("1.2.3.1.1",),
-)
-RESULT = outcomes.NewResult(
-    "SR", "1.2.840.10008.5.1.4.1.1.88.34", "2.25.1", "2.25.2", "r/1", None, "f" * 64
-)
-
-
-def record(database: Database, instance: InstanceRecord) -> str:
-    with database.begin() as connection:
-        return studies.record_instance(connection, instance)
-
-
-def route(database: Database, *, now: datetime = NOW, digest: str = "1" * 64) -> int | None:
-    """Complete the open study and queue one job for it."""
-    with database.begin() as connection:
-        for study in studies.open_studies(connection):
-            assert studies.complete_study(connection, study, because="test", now=now)
-        complete = studies.next_complete_study(connection)
-        assert complete is not None
-        studies.mark_routed(connection, complete, [])
-        return jobs.add_job(connection, new_job(complete, digest), now=now)
-
-
-def new_job(study: studies.CompleteStudy, digest: str) -> jobs.NewJob:
-    return jobs.NewJob(
-        study_id=study.id,
-        study_instance_uid=study.study_instance_uid,
-        revision=study.revision,
-        route="cxr",
-        model="cxr",
-        model_version="1.0.0",
-        input_digest=digest,
-        instance_ids=tuple(item.id for item in study.instances),
-        priority=50,
-        out_of_scope="refuse",
-        result_kinds=("SR", "SC"),
-        report_refusals=True,
-        destinations=("PACS", "ARCHIVE"),
-        received_at=study.last_received_at,
-        completed_at=study.completed_at,
-    )
-
-
-def claim(database: Database, *, token: str = "t", now: datetime = NOW) -> jobs.ClaimedJob | None:
-    with database.begin() as connection:
-        return jobs.claim_job(
-            connection, stages=BOTH_STAGES, worker="w", token=token, lease=LEASE, now=now
-        )
-
-
-def scored_job(database: Database) -> int:
-    """A job with one result, waiting for two deliveries."""
-    record(database, IMAGE)
-    job_id = route(database)
-    assert job_id is not None
-    held = claim(database)
-    assert held is not None
-    with database.begin() as connection:
-        outcomes.settle_predicted(connection, held, PREDICTION, prediction_path="p", now=NOW)
-    held = claim(database)
-    assert held is not None
-    assert held.stage is JobStage.REPORT
-    with database.begin() as connection:
-        outcomes.settle_reported(connection, held, [RESULT], not_analysed=False, now=NOW)
-    return job_id
+from tests.builders import IMAGE, LEASE, NOW, PREDICTION, claim, new_job, record, route, scored_job
 
 
 def job(database: Database, job_id: int) -> dict[str, object]:
@@ -344,7 +236,6 @@ def test_a_job_waits_for_its_model_until_a_scorer_offers_it(database: Database) 
             connection,
             waiting,
             now=NOW,
-            state=JobState.PARKED,
             stage=JobStage.WAIT_FOR_MODEL,
             reason="model cxr is not offered",
         )

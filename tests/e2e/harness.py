@@ -64,7 +64,7 @@ class Node:
         self.settings = {
             "home": str(home),
             "dicom": {"port": self.port},
-            "web": {"port": 0},
+            "web": {"port": None},
             "completion": {"after_release": 0.5, "quiet": 8},
             "scoring": {"lease": 6},
             "delivery": {"first": 0.5, "ceiling": 2},
@@ -74,7 +74,7 @@ class Node:
             own = self.settings.get(key)
             self.settings[key] = own | value if isinstance(own, dict) else value
         self.config = load_config(None, self.settings)
-        self.process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def log(self) -> Path:
@@ -82,18 +82,20 @@ class Node:
 
     def start(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
-        with self.log.open("a") as stderr:
+        said = self.home / "stdout"
+        with self.log.open("a") as stderr, said.open("w") as stdout:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "dicom_node", "serve"],
-                stdout=subprocess.PIPE,
+                stdout=stdout,
                 stderr=stderr,
-                text=True,
                 env=child_environment(self.settings, os.environ),
             )
-        assert self.process.stdout is not None
-        os.set_blocking(self.process.stdout.fileno(), False)
-        stream = self.process.stdout
-        wait_for(lambda: "ready " in (stream.read() or ""), START_SECONDS, f"ready, see {self.log}")
+        wait_for(
+            lambda: "ready " in said.read_text() or self.process.poll() is not None,
+            START_SECONDS,
+            f"ready, see {self.log}",
+        )
+        assert self.process.poll() is None, self.log.read_text()[-2000:]
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:

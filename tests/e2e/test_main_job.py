@@ -82,8 +82,8 @@ def test_a_route_may_mark_instead_of_refuse(
     (job,) = node.wait_for_jobs(1, FINAL)
     assert job["state"] == "delivered"
     assert any("outside intended use" in mark for mark in job["marks"])
-    (sr,) = [dcmread(path) for path in archive.files() if dcmread(path).Modality == "SR"]
-    assert "outside intended use" in str(sr)
+    (sr,) = [path for path in archive.files() if dcmread(path).Modality == "SR"]
+    assert b"outside intended use" in sr.read_bytes()
 
 
 def test_a_late_image_gives_a_second_revision_whose_sr_names_the_first(

@@ -80,7 +80,13 @@ def test_a_peer_in_send_to_becomes_a_destination() -> None:
 
 
 def test_the_flags_of_serve_reach_its_stages_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
-    flags = {"dicom": {"port": 11}, "send_to": ["A@h:1", "B@h:2"], "home": Path("/x")}
+    flags = {
+        "dicom": {"port": 11, "idle_timeout": 2.5},
+        "web": {"port": None},
+        "send_to": ["A@h:1", "B@h:2"],
+        "destinations": {"c": {"ae_title": "C", "host": "h", "port": 3}},
+        "home": Path("/x"),
+    }
     for key, value in child_environment(flags, base={}).items():
         monkeypatch.setenv(key, value)
     assert load_config() == load_config(None, flags)

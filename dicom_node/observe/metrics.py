@@ -1,0 +1,84 @@
+"""Prometheus metrics, counted in the database when they are asked for.
+
+No process keeps counters of its own: any web process of the node gives the same answer.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from dicom_node import __version__
+from dicom_node.domain.jobs import JobState
+from dicom_node.store.overview import Counts
+
+
+class NodeCollector(Collector):
+    """Turns `Counts` and the state of the disk into metrics.
+
+    Parameters
+    ----------
+    read_counts
+        Reads the numbers from the database; may raise `Transient`, which fails the scrape.
+    """
+
+    def __init__(
+        self,
+        read_counts: Callable[[], Counts],
+        *,
+        home: Path,
+        inbox_dir: Path,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._read_counts = read_counts
+        self._home = home
+        self._inbox_dir = inbox_dir
+        self._clock = clock
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric, read now."""
+        counts = self._read_counts()
+        jobs = GaugeMetricFamily("dicom_node_jobs", "Jobs by state.", labels=["state"])
+        for state in JobState:
+            jobs.add_metric([state.value], counts.jobs_by_state.get(state.value, 0))
+        yield jobs
+        deliveries = GaugeMetricFamily(
+            "dicom_node_deliveries",
+            "Result objects by destination and state.",
+            labels=["destination", "state"],
+        )
+        for labels, count in counts.deliveries.items():
+            deliveries.add_metric(list(labels), count)
+        yield deliveries
+        yield from self._single_values(counts)
+        build = GaugeMetricFamily("dicom_node_build_info", "Version.", labels=["version"])
+        build.add_metric([__version__], 1)
+        yield build
+
+    def _single_values(self, counts: Counts) -> Iterator[Metric]:
+        oldest = counts.oldest_queued_at
+        age = (self._clock() - oldest).total_seconds() if oldest else 0.0
+        waiting = sum(1 for _ in self._inbox_dir.glob("*/*.dcm"))
+        for name, text, value in (
+            ("instances", "Data sets received and kept.", counts.instances),
+            ("studies_receiving", "Studies that are not complete yet.", counts.studies_receiving),
+            ("quarantined_files", "Files whose header cannot be read.", counts.quarantined),
+            ("models_offered", "Model versions that a scorer offers.", counts.models_offered),
+            ("oldest_queued_job_seconds", "Age of the oldest queued job.", age),
+            ("inbox_files", "Received files that are not recorded yet.", waiting),
+            ("disk_free_bytes", "Free space at home.", shutil.disk_usage(self._home).free),
+        ):
+            yield GaugeMetricFamily(f"dicom_node_{name}", text, value=value)
+
+
+def node_registry(collector: NodeCollector) -> CollectorRegistry:
+    """A registry with the node's metrics alone."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(collector)
+    return registry
