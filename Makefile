@@ -1,0 +1,51 @@
+# make demo and make test are all that most people need; `make help` lists the rest.
+SHELL := /bin/bash
+BIN := .venv/bin
+# Containers: a script that prints environment exports for podman, where there is no Docker engine.
+CONTAINERS_SETUP ?= ../shared/tools/containers-setup
+# Test processes: each starts its own peers, so more than cores does not pay.
+TEST_PROCESSES ?= 2
+export DEMO_OUT
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench models docs lock compose-test clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: ## make .venv with the locked dependencies (uv if it is there, else venv and pip)
+	@.ci/setup
+
+demo: setup ## send a radiograph and a CT phantom through the node; results in demo-out/ or DEMO_OUT
+	@$(BIN)/dicom-node demo
+
+check: setup ## format, lint, types, dependency and licence gates
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pip check
+	$(BIN)/pytest -q tests/unit/test_licenses.py tests/unit/test_architecture.py
+
+test: check ## check, then every test
+	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile
+
+bench: setup ## compare with peers; prints ratios
+	$(BIN)/python -m benchmarks
+
+models: setup ## train, evaluate and export the shipped models (needs the image sets, see training/)
+	$(BIN)/python -m training --help
+
+docs: setup ## generate the documents that come from the code
+	$(BIN)/python -m docs
+
+lock: setup ## resolve the newest versions that pyproject.toml allows into constraints.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --upgrade \
+	  --no-header --no-annotate --strip-extras --no-emit-index-url --no-emit-find-links \
+	  --output-file constraints.txt pyproject.toml
+
+compose-test: setup ## build the images, run docker-compose.yml, send a study through, take it down
+	CONTAINERS_SETUP=$(CONTAINERS_SETUP) tests/containers/compose-test
+
+clean: ## remove what building and testing left (not .venv)
+	rm -rf build dist demo-out var .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find dicom_node training tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,157 @@
+"""A real Orthanc with the configuration that docker-compose.yml mounts, and its REST interface."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydicom import Dataset, dcmread
+
+from tests.e2e.harness import START_SECONDS, free_port, wait_for
+
+ORTHANC_JSON = Path(__file__).resolve().parents[2] / "config" / "orthanc" / "orthanc.json"
+NODE_AE_TITLE = "DICOM_NODE"
+STOP_SECONDS = 20.0
+
+
+def orthanc_program() -> str:
+    """Path of Orthanc; missing at home skips, missing in CI fails."""
+    found = shutil.which("Orthanc", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if found is None:
+        if os.environ.get("CI"):
+            pytest.fail("Orthanc is not installed; .ci/run installs it")
+        pytest.skip("Orthanc is not installed (Debian: orthanc orthanc-dicomweb)")
+    return found
+
+
+class Orthanc:
+    """An Orthanc that forwards to `127.0.0.1:node_port` by the shipped rule.
+
+    Parameters
+    ----------
+    folder
+        Gets its storage and its log.
+    stable_age, retry_seconds
+        Pause until a study is forwarded, and until a failed transfer is repeated.
+    """
+
+    ae_title = "ORTHANC"
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        node_port: int,
+        node_ae_title: str = NODE_AE_TITLE,
+        stable_age: int = 1,
+        retry_seconds: int = 1,
+    ) -> None:
+        folder.mkdir()
+        self.log = folder / "log"
+        self.dicom_port, self.http_port = free_port(), free_port()
+        self._environment: Mapping[str, str] = dict(os.environ) | {
+            "TCP_NODELAY": "1",
+            "ORTHANC_DICOM_PORT": str(self.dicom_port),
+            "ORTHANC_HTTP_PORT": str(self.http_port),
+            "ORTHANC_REMOTE_ACCESS": "false",
+            "ORTHANC_STORAGE": str(folder / "db"),
+            "ORTHANC_STABLE_AGE": str(stable_age),
+            "ORTHANC_RETRY_SECONDS": str(retry_seconds),
+            "NODE_HOST": "127.0.0.1",
+            "NODE_PORT": str(node_port),
+            "NODE_AE_TITLE": node_ae_title,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{self.http_port}", timeout=30)
+
+    @property
+    def peer(self) -> str:
+        """The peer as the node's `send_to` names it."""
+        return f"{self.ae_title}@127.0.0.1:{self.dicom_port}"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [orthanc_program(), str(ORTHANC_JSON)],
+                env=dict(self._environment),
+                cwd=self.log.parent,
+                stdout=output,
+                stderr=output,
+            )
+        wait_for(self._answers, START_SECONDS, f"Orthanc answers, see {self.log}")
+
+    def stop(self) -> None:
+        """End it in good order, so that it saves its jobs."""
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(STOP_SECONDS)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._client.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def upload(self, content: bytes | Path) -> str:
+        """Store one instance by REST; returns Orthanc's id of it."""
+        body = content.read_bytes() if isinstance(content, Path) else content
+        identifier: str = self._post("/instances", content=body)["ID"]
+        return identifier
+
+    def get(self, path: str) -> Any:
+        """GET, as parsed JSON."""
+        answer = self._client.get(path)
+        answer.raise_for_status()
+        return answer.json()
+
+    def modalities(self, study_instance_uid: str) -> Counter[str]:
+        """How many instances of each Modality the study holds."""
+        return Counter(str(item.Modality) for item in self.datasets(study_instance_uid))
+
+    def datasets(self, study_instance_uid: str, modality: str | None = None) -> list[Dataset]:
+        """Every instance of the study (of one Modality), downloaded."""
+        files = [
+            self._client.get(f"/instances/{item['ID']}/file").content
+            for item in self._find("Instance", study_instance_uid)
+        ]
+        loaded = [dcmread(BytesIO(content)) for content in files]
+        return [item for item in loaded if modality is None or item.Modality == modality]
+
+    def transfers(self) -> list[str]:
+        """The states of all transfers to the node, e.g. `["Success", "Failure"]`."""
+        jobs = self.get("/jobs?expand")
+        return [job["State"] for job in jobs if job["Type"] == "DicomModalityStore"]
+
+    def is_stable(self, study_instance_uid: str) -> bool:
+        """Whether the study is there and Orthanc calls it stable."""
+        found = self._find("Study", study_instance_uid)
+        return bool(found) and all(study["IsStable"] for study in found)
+
+    def _find(self, level: str, study_instance_uid: str) -> list[dict[str, Any]]:
+        query = {"Level": level, "Expand": True, "Query": {"StudyInstanceUID": study_instance_uid}}
+        found: list[dict[str, Any]] = self._post("/tools/find", json=query)
+        return found
+
+    def _post(self, path: str, **body: Any) -> Any:
+        answer = self._client.post(path, **body)
+        answer.raise_for_status()
+        return answer.json()
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            pytest.fail(f"Orthanc ended by itself:\n{self.log.read_text(errors='replace')[-2000:]}")
+        with suppress(httpx.TransportError):
+            return self._client.get("/system").status_code == httpx.codes.OK
+        return False
