@@ -150,9 +150,14 @@ def _validators(settings: NodeConfig) -> Iterator[Verdict]:
 
 def _models(settings: NodeConfig) -> Iterator[Verdict]:
     from dicom_node.score.bundle import find_bundles
-    from dicom_node.score.engine import open_classifier
 
     bundles, refused = find_bundles(settings.models_dir)
+    try:
+        from dicom_node.score.engine import open_classifier
+    except ImportError:
+        mend = "nothing, if scorers run elsewhere; else install the score extra"
+        yield Verdict("model", "warning", "this installation has no PyTorch", mend)
+        return
     for bundle in bundles:
         name = f"{bundle.name} {bundle.version}"
         try:

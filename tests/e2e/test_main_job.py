@@ -146,7 +146,8 @@ def test_a_result_that_comes_back_is_not_scored(
     node = make_node()
     storescu(node.port, [radiograph(tmp_path, "loop")])
     (job,) = node.wait_for_jobs(1)
-    storescu(node.port, [Path(item["path"]) for item in job["results"]])
+    for item in job["results"]:
+        node.command("send", item["path"], "--to", f"DICOM_NODE@127.0.0.1:{node.port}")
     storescu(node.port, [radiograph(tmp_path, "after-loop")])
     node.wait_for_jobs(2)
     studies = json.loads(node.command("studies", "list", "--json").stdout)
