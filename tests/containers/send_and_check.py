@@ -1,4 +1,4 @@
-"""Send RG1 to the composed Orthanc and wait for its results; exit code 0 if all is as it must be."""
+"""Send RG1 to the composed Orthanc and wait for its results; exit code 0 if all is well."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def main() -> None:
         stored = client.post("/instances", content=content).raise_for_status().json()
         study = stored["ParentStudy"]
         wait_for(
-            lambda: len(instances(client, study)) >= 3,  # noqa: PLR2004 - the image, SR and SC
+            lambda: len(instances(client, study)) >= 3,
             RESULT_SECONDS,
             "SR and Secondary Capture in the study",
         )
@@ -78,7 +78,7 @@ def main() -> None:
             sys.exit("results are not in the patient's study")
         say(f"the study holds {dict(counts)}")
         wait_for(
-            lambda: httpx.get(f"{NODE_WEB}/health", timeout=5).is_success,
+            lambda: httpx.get(f"{NODE_WEB}/readyz", timeout=5).is_success,
             START_SECONDS,
             "the node's web server answers",
         )
