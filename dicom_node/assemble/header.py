@@ -10,6 +10,7 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from struct import error as StructError
 from typing import Any
+from zlib import error as DeflateError
 
 from pydicom import Dataset, dcmread
 from pydicom.datadict import dictionary_VR
@@ -109,6 +110,7 @@ def read_header(path: Path, arrival: Arrival, *, keywords: Iterable[str] = ()) -
         AttributeError,
         NotImplementedError,
         StructError,
+        DeflateError,
     ) as error:
         raise BadInput(
             f"the data set's header cannot be read ({type(error).__name__}); send the image again"

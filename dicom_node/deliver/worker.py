@@ -21,10 +21,12 @@ from dicom_node.store.deliveries import (
     Delivery,
     claim_deliveries,
     due_destinations,
+    extend_deliveries,
     settle_delivered,
     settle_parked,
     settle_postponed,
 )
+from dicom_node.store.heartbeat import heartbeat
 
 # A courier that dies leaves its claims until then; sending an object twice is harmless, since the
 # destination gets the same bytes under the same UID.
@@ -77,11 +79,12 @@ class Courier:
 
     def deliver_batch(self, destination: str) -> bool:
         """Send what is due for one destination over one association; False if nothing is."""
+        token = str(uuid4())
         with self._database.begin() as connection:
             batch = claim_deliveries(
                 connection,
                 destination=destination,
-                token=str(uuid4()),
+                token=token,
                 lease=LEASE,
                 limit=BATCH,
                 now=self._clock(),
@@ -98,8 +101,13 @@ class Courier:
         def settle(path: Path, outcome: SendOutcome) -> None:
             self._settle(by_path[path], outcome)
 
-        send_files(peer, self._config.ae_title, list(by_path), settle)
+        with heartbeat(lambda: self._extend(token), LEASE):
+            send_files(peer, self._config.ae_title, list(by_path), settle)
         return True
+
+    def _extend(self, token: str) -> None:
+        with self._database.begin() as connection:
+            extend_deliveries(connection, token, lease=LEASE, now=self._clock())
 
     def _settle(self, delivery: Delivery, outcome: SendOutcome) -> None:
         if isinstance(outcome.error, DeliveryRejected):

@@ -20,7 +20,7 @@ from dicom_node.report.validate import validate_result
 from dicom_node.store.database import Database
 from dicom_node.store.files import write_durably
 from dicom_node.store.heartbeat import heartbeat
-from dicom_node.store.jobs import ClaimedJob, claim_job, settle_parked
+from dicom_node.store.jobs import ClaimedJob, claim_job, extend_lease, settle_parked
 from dicom_node.store.outcomes import NewResult, predecessor_results, settle_reported
 from dicom_node.store.predictions import load_prediction
 
@@ -59,7 +59,7 @@ class Reporter:
             return False
         log = _log.bind(job=job.id, study=short_uid(job.study_instance_uid))
         try:
-            with heartbeat(self._database, job, lease=lease, clock=self._clock):
+            with heartbeat(lambda: self._extend(job), lease):
                 made, not_analysed = self._report(job)
             with self._database.begin() as connection:
                 settle_reported(connection, job, made, not_analysed=not_analysed, now=self._clock())
@@ -71,6 +71,10 @@ class Reporter:
             with self._database.begin() as connection:
                 settle_parked(connection, job, error=str(error), now=self._clock())
         return True
+
+    def _extend(self, job: ClaimedJob) -> None:
+        with self._database.begin() as connection:
+            extend_lease(connection, job, lease=self._config.scoring.lease, now=self._clock())
 
     def _report(self, job: ClaimedJob) -> tuple[list[NewResult], bool]:
         store = self._config.store_dir

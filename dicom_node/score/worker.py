@@ -28,7 +28,14 @@ from dicom_node.score.outcome import Outcome, OutOfScope
 from dicom_node.score.study import score_files
 from dicom_node.store.database import Database
 from dicom_node.store.heartbeat import heartbeat
-from dicom_node.store.jobs import ClaimedJob, claim_job, settle_failed, settle_parked, settle_retry
+from dicom_node.store.jobs import (
+    ClaimedJob,
+    claim_job,
+    extend_lease,
+    settle_failed,
+    settle_parked,
+    settle_retry,
+)
 from dicom_node.store.models import record_model
 from dicom_node.store.outcomes import settle_predicted
 from dicom_node.store.predictions import save_prediction
@@ -120,7 +127,7 @@ class Scorer:
         log = _log.bind(job=job.id, study=short_uid(job.study_instance_uid))
         log.info("scoring", action="job_scoring", images=len(job.inputs), attempt=job.attempts)
         try:
-            with heartbeat(self._database, job, lease=lease, clock=self._clock):
+            with heartbeat(lambda: self._extend(job), lease):
                 outcome = self._predict(job)
                 path = self._save(job, outcome)
             prediction = outcome.prediction
@@ -137,6 +144,10 @@ class Scorer:
         except Exception as error:  # noqa: BLE001 - a job must not take the stage down with it
             self._settle_error(job, error)
         return True
+
+    def _extend(self, job: ClaimedJob) -> None:
+        with self._database.begin() as connection:
+            extend_lease(connection, job, lease=self._config.scoring.lease, now=self._clock())
 
     def _predict(self, job: ClaimedJob) -> Outcome:
         classifier = self._classifiers.get((job.model, job.model_version))

@@ -111,6 +111,15 @@ def claim_deliveries(
     ]
 
 
+def extend_deliveries(
+    connection: Connection, token: str, *, lease: timedelta, now: datetime
+) -> None:
+    """Heartbeat: push the end of the leases that were taken with `token`."""
+    connection.execute(
+        update(deliveries).where(deliveries.c.lease_token == token).values(lease_until=now + lease)
+    )
+
+
 def _settle(connection: Connection, delivery: Delivery, **values: Any) -> bool:
     done = connection.execute(
         update(deliveries)
