@@ -34,10 +34,22 @@ _HEAD_FACTOR = 5.0
 
 
 class LogitsInferer(SimpleInferer):
-    """Forward pass in bfloat16 where the CPU has it; gives logits (N, F) float32."""
+    """Forward pass in bfloat16 where the CPU has it; gives logits (N, F) float32.
+
+    Parameters
+    ----------
+    frozen
+        Leading layers of the features that stay as they are, batch statistics included.
+    """
+
+    def __init__(self, frozen: int) -> None:
+        super().__init__()
+        self._frozen = frozen
 
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         """Run the network and drop the activation maps."""
+        for layer in list(network.get_submodule("features").children())[: self._frozen]:
+            layer.eval()
         images = inputs.contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16):
             logits, _ = network(images)
@@ -148,7 +160,10 @@ def _trainer(
     )
     # A large step for the new head, a small one for features that already see well: large steps
     # distort them and cost accuracy on other hospitals' images (Kumar et al. 2022, 2202.10054).
-    features = list(network.get_submodule("features").parameters())
+    layers = list(network.get_submodule("features").children())
+    for layer in layers[: recipe.frozen_layers]:
+        layer.requires_grad_(False)
+    features = [p for layer in layers[recipe.frozen_layers :] for p in layer.parameters()]
     head = [*network.get_submodule("head").parameters(), network.get_parameter("bias")]
     rates = [recipe.learning_rate, recipe.learning_rate * _HEAD_FACTOR]
     optimizer = torch.optim.AdamW(
@@ -169,7 +184,7 @@ def _trainer(
         network=network,
         optimizer=optimizer,
         loss_function=SmoothedLoss(positives, recipe.label_smoothing),
-        inferer=LogitsInferer(),
+        inferer=LogitsInferer(recipe.frozen_layers),
         decollate=False,
     )
 

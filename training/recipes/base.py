@@ -78,6 +78,9 @@ class Recipe:
         Whether a manifest row of the training split may be learned from.
     folds
         One of this many group folds of the training split is the validation set.
+    frozen_layers
+        Leading layers that keep their ImageNet weights. Edges and textures need no relearning, and
+        what cannot adapt cannot learn the traces of one source's scanners and encoders.
     epochs, batch_size, learning_rate, weight_decay, label_smoothing, seed
         Of the optimisation.
     labels
@@ -94,6 +97,7 @@ class Recipe:
     group_column: str
     keep: Callable[[Mapping[str, str]], bool]
     folds: int
+    frozen_layers: int
     epochs: int
     batch_size: int
     learning_rate: float
