@@ -28,6 +28,9 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score files without network: prints the scores and, with --out, writes SR and SC."""
+    from dicom_node.score.lean import import_monai_lean
+
+    import_monai_lean()
     from dicom_node.score.bundle import read_bundle
     from dicom_node.score.engine import open_classifier
     from dicom_node.score.study import score_files

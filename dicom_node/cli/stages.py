@@ -153,6 +153,9 @@ def score_worker(
 ) -> None:
     """Run a scorer: claims jobs, predicts, and builds the result objects."""
     from dicom_node.report.worker import Reporter
+    from dicom_node.score.lean import import_monai_lean
+
+    import_monai_lean()
     from dicom_node.score.worker import Scorer
 
     settings = _settings(home, config, "score-worker")
