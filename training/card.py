@@ -54,8 +54,9 @@ def card(recipe: Recipe, metadata: dict[str, Any], report: dict[str, Any]) -> st
         "drawn by a formula.",
         "",
         "## Method",
-        f"{recipe.architecture} from ImageNet weights, the first {recipe.frozen_layers} layers kept, "
-        f"{recipe.epochs} epochs (best validation AUC kept), running average of the weights, batch {recipe.batch_size}, AdamW at {recipe.learning_rate} "
+        f"{recipe.architecture} from ImageNet weights, of which the first {recipe.frozen_layers} "
+        f"layers are kept; {recipe.epochs} epochs (best validation AUC kept), running average of "
+        f"the weights, batch {recipe.batch_size}, AdamW at {recipe.learning_rate} "
         "with one cycle, smoothed and class-balanced cross-entropy. Validation is one of "
         f"{recipe.folds} folds grouped by `{recipe.group_column}`. Copies were taken once; copies "
         "of test images not at all. Probabilities: sigmoid(logit / "
