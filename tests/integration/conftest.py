@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.harness import StoreScp
+from tests.e2e.harness import Node, StoreScp
 from tests.integration.orthanc import Orthanc
 
 
@@ -37,5 +37,19 @@ def start_storescp(tmp_path: Path) -> Iterator[Callable[..., StoreScp]]:
             stack.callback(scp.stop)
             scp.start()
             return scp
+
+        yield start
+
+
+@pytest.fixture
+def start_node(tmp_path: Path) -> Iterator[Callable[..., Node]]:
+    """A function that starts `dicom-node serve` with settings."""
+    with ExitStack() as stack:
+
+        def start(name: str = "node", **settings: Any) -> Node:
+            node = Node(tmp_path / name, settings)
+            stack.callback(node.stop)
+            node.start()
+            return node
 
         yield start

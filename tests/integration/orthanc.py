@@ -117,7 +117,10 @@ class Orthanc:
 
     def modalities(self, study_instance_uid: str) -> Counter[str]:
         """How many instances of each Modality the study holds."""
-        return Counter(str(item.Modality) for item in self.datasets(study_instance_uid))
+        counts: Counter[str] = Counter()
+        for series in self._find("Series", study_instance_uid):
+            counts[series["MainDicomTags"]["Modality"]] += len(series["Instances"])
+        return counts
 
     def datasets(self, study_instance_uid: str, modality: str | None = None) -> list[Dataset]:
         """Every instance of the study (of one Modality), downloaded."""
