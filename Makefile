@@ -5,7 +5,6 @@ BIN := .venv/bin
 CONTAINERS_SETUP ?= ../shared/tools/containers-setup
 # Test processes: each starts its own peers, so more than cores does not pay.
 TEST_PROCESSES ?= 2
-export DEMO_OUT
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench models docs lock compose-test clean
@@ -30,13 +29,14 @@ test: check ## check, then every test
 	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile
 
 bench: setup ## compare with peers; prints ratios
-	$(BIN)/python -m benchmarks
+	$(BIN)/python benchmarks/bench_receive.py
+	$(BIN)/python benchmarks/bench_score.py
 
-models: setup ## train, evaluate and export the shipped models (needs the image sets, see training/)
-	$(BIN)/python -m training --help
+models: setup ## train, evaluate and export the shipped models; the image sets lie in DICOM_NODE_DATA
+	$(BIN)/python -m training all
 
-docs: setup ## generate the documents that come from the code
-	$(BIN)/python -m docs
+docs: setup ## write docs/commands.md from the command line itself
+	$(BIN)/typer dicom_node.cli utils docs --name dicom-node --title Commands --output docs/commands.md
 
 lock: setup ## resolve the newest versions that pyproject.toml allows into constraints.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --upgrade \

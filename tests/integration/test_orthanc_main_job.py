@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ SETTLE_SECONDS = 6.0
 RESULTS = Counter({"SR": 1, "OT": 1})
 
 
-def everything(orthanc: Orthanc, studies: list[Dataset]) -> dict[str, Counter[str]]:
+def everything(orthanc: Orthanc, studies: Sequence[Dataset]) -> dict[str, Counter[str]]:
     """Modality counts of each study, as Orthanc's REST interface tells them."""
     uids = [str(study.StudyInstanceUID) for study in studies]
     return {uid: orthanc.modalities(uid) for uid in uids}

@@ -12,9 +12,9 @@ DECLARED_LGPL = frozenset({"psycopg", "psycopg-binary"})
 
 def licence_names(distribution: metadata.Distribution) -> list[str]:
     """Every short statement of a licence in the metadata; a full text gives its first line."""
-    fields = distribution.metadata
-    stated = [str(fields.get("License-Expression") or fields.get("License") or "")]
-    stated += [item for item in fields.get_all("Classifier") or [] if item.startswith("License")]
+    fields = distribution.metadata.json
+    stated = [str(fields.get("license_expression") or fields.get("license") or "")]
+    stated += [item for item in fields.get("classifier", ()) if item.startswith("License")]
     return [text.strip().splitlines()[0] for text in stated if text.strip()]
 
 
