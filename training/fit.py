@@ -31,6 +31,8 @@ from training.recipes.base import Recipe
 _LOG_EVERY = 20
 _AVERAGE_DECAY = 0.98
 _HEAD_FACTOR = 5.0
+_PATIENCE = 6
+"""Epochs without a better validation AUC after which training stops."""
 
 
 class LogitsInferer(SimpleInferer):
@@ -142,6 +144,9 @@ def fit(recipe: Recipe, splits: Splits, out: Path) -> None:
         (out / "history.json").write_text(json.dumps(history, indent=2) + "\n")
         minutes = (time.monotonic() - started) / 60
         print(f"{recipe.name} epoch {engine.state.epoch}: AUC {auc:.4f}, {minutes:.1f} min")
+        best = max(history, key=lambda entry: entry["validation_auc"])
+        if engine.state.epoch - best["epoch"] >= _PATIENCE:
+            engine.terminate()
 
     trainer.add_event_handler(Events.EPOCH_COMPLETED, validate)
     trainer.run()
