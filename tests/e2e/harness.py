@@ -64,7 +64,7 @@ class Node:
         self.settings = {
             "home": str(home),
             "dicom": {"port": self.port},
-            "web": {"port": None},
+            "web": {"port": 0},
             "completion": {"after_release": 0.5, "quiet": 8},
             "scoring": {"lease": 6},
             "delivery": {"first": 0.5, "ceiling": 2},
