@@ -12,6 +12,8 @@ from rich.table import Table
 
 from dicom_node.cli.jobs import finding_text
 from dicom_node.cli.options import EXIT_FAILED, err, fail, out
+from dicom_node.config import LogConfig
+from dicom_node.observe.logs import configure_logging
 from dicom_node.process import utc_now
 
 
@@ -25,6 +27,7 @@ def demo(
 
     folder = (out_dir or Path(os.environ.get("DEMO_OUT", "demo-out"))).absolute()
     started = time.monotonic()
+    configure_logging(LogConfig(level="warning"), "demo")
 
     def say(line: str) -> None:
         err.print(f"[dim]{time.monotonic() - started:5.1f} s[/]  {line}", highlight=False)
@@ -33,24 +36,20 @@ def demo(
         rows = run_demo(folder, now=utc_now(), say=say)
     except DemoFailed as error:
         fail(str(error))
-    table = Table(
-        "study", "model", "finding / reason", "marks", "seconds", "files", show_lines=True
-    )
+    table = Table("study", "model", "finding or reason", "seconds", show_lines=True)
     for row in rows:
         verdict = finding_text(row.job) or f"not analysed: {row.job['reason']}"
         table.add_row(
             row.study,
             f"{row.job['model']} {row.job['model_version']}",
-            verdict,
-            "\n".join(row.job["marks"]),
+            "\n".join([verdict, *(f"[yellow]{mark}[/]" for mark in row.job["marks"])]),
             f"{row.seconds:.1f}" if row.seconds is not None else "-",
-            "\n".join(str(path.relative_to(folder)) for path in row.files.values()),
         )
     out.print(table)
-    out.print(
-        f"seconds: from the last image to the result stored in the archive. Files lie in {folder}",
-        highlight=False,
-    )
+    out.print("seconds: from the last image to the last result stored in the archive")
+    for row in rows:
+        for kind, path in row.files.items():
+            out.print(f"{row.study} {kind:>3}: {path}", highlight=False)
     problems = [f"{row.study}: {problem}" for row in rows for problem in row.problems]
     for problem in problems:
         err.print(f"[bold red]not as it must be:[/] {problem}", highlight=False)
