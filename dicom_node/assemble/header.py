@@ -16,16 +16,8 @@ from pydicom import Dataset, dcmread
 from pydicom.datadict import dictionary_VR
 from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
-from pydicom.uid import (
-    ComputedRadiographyImageStorage,
-    CTImageStorage,
-    DigitalXRayImageStorageForPresentation,
-    DigitalXRayImageStorageForProcessing,
-    EnhancedCTImageStorage,
-    LegacyConvertedEnhancedCTImageStorage,
-)
 
-from dicom_node.domain.study import InstanceRecord, Role
+from dicom_node.domain.study import MODALITY_OF_SOP_CLASS, InstanceRecord, Role
 from dicom_node.errors import BadInput
 
 # What the rules, the models' intended use and an administrator ask about; no names, no dates of
@@ -63,14 +55,6 @@ RECORDED_KEYWORDS = frozenset(
 _REQUIRED_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 _IDENTITY = ("PatientID", "IssuerOfPatientID", "PatientBirthDate")
 _RESULT_MODALITIES = frozenset({"SR", "OT", "SEG", "PR", "KO", "DOC"})
-_MODALITY_BY_CLASS = {
-    ComputedRadiographyImageStorage: "CR",
-    DigitalXRayImageStorageForPresentation: "DX",
-    DigitalXRayImageStorageForProcessing: "DX",
-    CTImageStorage: "CT",
-    EnhancedCTImageStorage: "CT",
-    LegacyConvertedEnhancedCTImageStorage: "CT",
-}
 _UID_PATTERN = re.compile(r"[0-9.]{1,64}")
 _PREAMBLE_BYTES = 132
 _GROUP_LENGTH_BYTES = 12
@@ -120,7 +104,7 @@ def read_header(path: Path, arrival: Arrival, *, keywords: Iterable[str] = ()) -
     if announced != uids["SOPInstanceUID"]:
         raise BadInput("SOPInstanceUID (0008,0018) differs from the one announced in C-STORE")
     header = _header(dataset, frozenset(keywords) | RECORDED_KEYWORDS)
-    header.setdefault("Modality", _MODALITY_BY_CLASS.get(dataset.SOPClassUID, ""))
+    header.setdefault("Modality", MODALITY_OF_SOP_CLASS.get(dataset.SOPClassUID, ""))
     return InstanceRecord(
         study_instance_uid=uids["StudyInstanceUID"],
         series_instance_uid=uids["SeriesInstanceUID"],

@@ -12,6 +12,7 @@ from dicom_node import __version__
 from dicom_node.cli.options import ConfigFile, Json, fail, out, print_json, read_config
 from dicom_node.config import NodeConfig
 from dicom_node.domain.findings import Prediction
+from dicom_node.observe.logs import configure_logging
 from dicom_node.process import utc_now
 
 
@@ -36,6 +37,7 @@ def score(
     from dicom_node.score.study import score_files
 
     settings = read_config(None, config)
+    configure_logging(settings.log, "score")
     paths = [path for place in files for path in _dicom_files(place)]
     if not paths:
         fail("no DICOM file among these")

@@ -9,6 +9,16 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Any
 
+# Modality (0008,0060) that a SOP class implies (PS3.4 table B.5-1), for headers that state none.
+MODALITY_OF_SOP_CLASS = {
+    "1.2.840.10008.5.1.4.1.1.1": "CR",
+    "1.2.840.10008.5.1.4.1.1.1.1": "DX",
+    "1.2.840.10008.5.1.4.1.1.1.1.1": "DX",
+    "1.2.840.10008.5.1.4.1.1.2": "CT",
+    "1.2.840.10008.5.1.4.1.1.2.1": "CT",
+    "1.2.840.10008.5.1.4.1.1.2.2": "CT",
+}
+
 
 class Role(StrEnum):
     """Why an instance is here: to be looked at, or because somebody sent us a result."""

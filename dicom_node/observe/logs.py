@@ -20,6 +20,7 @@ from dicom_node.errors import short_uid
 _UID = re.compile(r"\b[0-2](?:\.\d+){4,}\b")
 _PATIENT_KEYS = re.compile(r"patient|birth|accession|physician|person_?name", re.IGNORECASE)
 _CHATTY = (
+    "py.warnings",
     "pydicom",
     "pynetdicom",
     "monai",
@@ -68,6 +69,8 @@ def configure_logging(config: LogConfig, process: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(config.level.upper())
+    # Warnings of libraries quote values of data sets: highdicom's quotes the patient's name.
+    logging.captureWarnings(True)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
     structlog.contextvars.clear_contextvars()

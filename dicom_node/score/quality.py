@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dicom_node.domain.study import MODALITY_OF_SOP_CLASS
 from dicom_node.score.manifest import IntendedUse
 
 OLDEST_STATED_AGE = 89
@@ -58,7 +59,7 @@ def check_header(use: IntendedUse, header: Header) -> Scope:
     """Compare modality, body part, view, age and size with the intended use."""
     violations: list[str] = []
     remarks: list[str] = []
-    modality = _text(header.get("Modality"))
+    modality = _modality(header)
     if modality not in use.modalities:
         violations.append(
             f"Modality (0008,0060) is {modality or 'not stated'}, not {_either(use.modalities)}"
@@ -75,6 +76,12 @@ def check_header(use: IntendedUse, header: Header) -> Scope:
             f"{use.minimum_rows} x {use.minimum_columns}"
         )
     return Scope(tuple(violations), tuple(remarks))
+
+
+def _modality(header: Header) -> str:
+    """Modality, or the one that the SOP class implies where the header states none."""
+    stated = _text(header.get("Modality"))
+    return stated or MODALITY_OF_SOP_CLASS.get(str(header.get("SOPClassUID", "")), "")
 
 
 def check_picture(shown: NDArray[np.float32]) -> tuple[str, ...]:

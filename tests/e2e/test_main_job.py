@@ -159,7 +159,7 @@ def test_no_patient_data_reaches_the_logs(
     make_node: Callable[..., Node], archive: StoreScp, tmp_path: Path
 ) -> None:
     node = make_node(send_to=[archive.peer], log={"format": "json", "level": "debug"})
-    marked = radiograph(tmp_path, "phi", PatientName="MARKER^NAME", PatientID="MARKERID")
+    marked = radiograph(tmp_path, "phi", PatientName="MARKERNAME", PatientID="MARKERID")
     broken = radiograph(tmp_path, "phi2", PatientName="MARKER^NAME", PixelData=None)
     storescu(node.port, [marked])
     node.command("send", str(broken), "--to", f"DICOM_NODE@127.0.0.1:{node.port}")
