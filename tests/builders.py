@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from dicom_node.domain.findings import Code, Finding, Level, ModelIdentity, Prediction
 from dicom_node.domain.jobs import JobStage
 from dicom_node.domain.study import InstanceRecord, Role
-from dicom_node.store import jobs, outcomes, studies
+from dicom_node.store import jobs, outcomes, routing, studies
 from dicom_node.store.database import Database
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -69,14 +69,14 @@ def route(database: Database, *, now: datetime = NOW, digest: str = "1" * 64) ->
     with database.begin() as connection:
         for study in studies.open_studies(connection):
             assert studies.complete_study(connection, study, because="test", now=now)
-        complete = studies.next_complete_study(connection)
+        complete = routing.next_complete_study(connection)
         assert complete is not None
-        studies.mark_routed(connection, complete, [])
-        return jobs.add_job(connection, new_job(complete, digest), now=now)
+        routing.mark_routed(connection, complete, [])
+        return routing.add_job(connection, new_job(complete, digest), now=now)
 
 
-def new_job(study: studies.CompleteStudy, digest: str) -> jobs.NewJob:
-    return jobs.NewJob(
+def new_job(study: routing.CompleteStudy, digest: str) -> routing.NewJob:
+    return routing.NewJob(
         study_id=study.id,
         study_instance_uid=study.study_instance_uid,
         revision=study.revision,

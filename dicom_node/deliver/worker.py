@@ -26,7 +26,7 @@ from dicom_node.store.deliveries import (
     settle_parked,
     settle_postponed,
 )
-from dicom_node.store.heartbeat import heartbeat
+from dicom_node.store.leases import heartbeat
 
 # A courier that dies leaves its claims until then; sending an object twice is harmless, since the
 # destination gets the same bytes under the same UID.

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from uuid import uuid4
 
 import structlog
 
@@ -19,8 +18,8 @@ from dicom_node.report.build import ReportContext, ResultObject, build_results
 from dicom_node.report.validate import validate_result
 from dicom_node.store.database import Database
 from dicom_node.store.files import write_durably
-from dicom_node.store.heartbeat import heartbeat
-from dicom_node.store.jobs import ClaimedJob, claim_job, extend_lease, settle_parked
+from dicom_node.store.jobs import ClaimedJob, settle_parked
+from dicom_node.store.leases import LeasedQueue
 from dicom_node.store.outcomes import NewResult, predecessor_results, settle_reported
 from dicom_node.store.predictions import load_prediction
 
@@ -40,26 +39,19 @@ class Reporter:
     ) -> None:
         self._database = database
         self._config = config
-        self._worker = worker
         self._clock = clock
+        self._queue = LeasedQueue(
+            database, JobStage.REPORT, worker=worker, lease=config.scoring.lease, clock=clock
+        )
 
     def step(self) -> bool:
         """Report one job; False if none waits."""
-        lease = self._config.scoring.lease
-        with self._database.begin() as connection:
-            job = claim_job(
-                connection,
-                stages=[JobStage.REPORT],
-                worker=self._worker,
-                token=str(uuid4()),
-                lease=lease,
-                now=self._clock(),
-            )
+        job = self._queue.claim()
         if job is None:
             return False
         log = _log.bind(job=job.id, study=short_uid(job.study_instance_uid))
         try:
-            with heartbeat(lambda: self._extend(job), lease):
+            with self._queue.hold(job):
                 made, not_analysed = self._report(job)
             with self._database.begin() as connection:
                 settle_reported(connection, job, made, not_analysed=not_analysed, now=self._clock())
@@ -71,10 +63,6 @@ class Reporter:
             with self._database.begin() as connection:
                 settle_parked(connection, job, error=str(error), now=self._clock())
         return True
-
-    def _extend(self, job: ClaimedJob) -> None:
-        with self._database.begin() as connection:
-            extend_lease(connection, job, lease=self._config.scoring.lease, now=self._clock())
 
     def _report(self, job: ClaimedJob) -> tuple[list[NewResult], bool]:
         store = self._config.store_dir

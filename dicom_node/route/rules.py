@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from dicom_node.domain.study import Role
 from dicom_node.errors import ConfigError
 from dicom_node.route.clauses import CelCondition, Clause, Refusal
-from dicom_node.store.studies import Decision, StoredInstance
+from dicom_node.store.routing import Decision, StoredInstance
 
 
 class Route(BaseModel):

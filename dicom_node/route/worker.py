@@ -13,12 +13,13 @@ from dicom_node.domain.study import input_digest
 from dicom_node.errors import short_uid
 from dicom_node.route.rules import Route, Routes, Selection, select
 from dicom_node.store.database import Connection, Database
-from dicom_node.store.jobs import NewJob, add_job
 from dicom_node.store.models import offered_version
-from dicom_node.store.studies import (
+from dicom_node.store.routing import (
     CompleteStudy,
     Decision,
+    NewJob,
     StoredInstance,
+    add_job,
     mark_routed,
     next_complete_study,
 )

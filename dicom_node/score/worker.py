@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from datetime import datetime
-from uuid import uuid4
 
 import structlog
 
@@ -27,15 +26,13 @@ from dicom_node.score.engine import Classifier, open_classifier
 from dicom_node.score.outcome import Outcome, OutOfScope
 from dicom_node.score.study import score_files
 from dicom_node.store.database import Database
-from dicom_node.store.heartbeat import heartbeat
 from dicom_node.store.jobs import (
     ClaimedJob,
-    claim_job,
-    extend_lease,
     settle_failed,
     settle_parked,
     settle_retry,
 )
+from dicom_node.store.leases import LeasedQueue
 from dicom_node.store.models import record_model
 from dicom_node.store.outcomes import settle_predicted
 from dicom_node.store.predictions import save_prediction
@@ -57,8 +54,10 @@ class Scorer:
     ) -> None:
         self._database = database
         self._config = config
-        self._worker = worker
         self._clock = clock
+        self._queue = LeasedQueue(
+            database, JobStage.SCORE, worker=worker, lease=config.scoring.lease, clock=clock
+        )
         self._classifiers: dict[tuple[str, str], Classifier] = {}
 
     def load_models(self) -> None:
@@ -110,24 +109,16 @@ class Scorer:
 
     def step(self) -> bool:
         """Score one job; False if none waits."""
-        lease = self._config.scoring.lease
         now = self._clock()
         with self._database.begin() as connection:
             return_expired(connection, max_attempts=self._config.scoring.max_attempts, now=now)
-            job = claim_job(
-                connection,
-                stages=[JobStage.SCORE],
-                worker=self._worker,
-                token=str(uuid4()),
-                lease=lease,
-                now=now,
-            )
+        job = self._queue.claim()
         if job is None:
             return False
         log = _log.bind(job=job.id, study=short_uid(job.study_instance_uid))
         log.info("scoring", action="job_scoring", images=len(job.inputs), attempt=job.attempts)
         try:
-            with heartbeat(lambda: self._extend(job), lease):
+            with self._queue.hold(job):
                 outcome = self._predict(job)
                 path = self._save(job, outcome)
             prediction = outcome.prediction
@@ -136,18 +127,16 @@ class Scorer:
                     connection, job, prediction, prediction_path=path, now=self._clock()
                 )
             log.info(
-                "scored", action="job_scored", findings=len(prediction.findings),
+                "scored",
+                action="job_scored",
+                findings=len(prediction.findings),
                 not_analysed=prediction.not_analysed,
-            )  # fmt: skip
+            )
         except Transient:
             raise
         except Exception as error:  # noqa: BLE001 - a job must not take the stage down with it
             self._settle_error(job, error)
         return True
-
-    def _extend(self, job: ClaimedJob) -> None:
-        with self._database.begin() as connection:
-            extend_lease(connection, job, lease=self._config.scoring.lease, now=self._clock())
 
     def _predict(self, job: ClaimedJob) -> Outcome:
         classifier = self._classifiers.get((job.model, job.model_version))

@@ -16,33 +16,11 @@ from sqlalchemy import Connection, Row, insert, select, update
 from dicom_node.domain.jobs import JobEvent, JobStage, JobState, next_state
 from dicom_node.errors import Transient
 from dicom_node.store.events import add_event
-from dicom_node.store.studies import insert_ignore
 from dicom_node.store.tables import attempts, instances, job_inputs, jobs
 
 
 class LeaseLost(Transient):
     """The job went to another worker; throw the work away."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewJob:
-    """What the rules ask for."""
-
-    study_id: int
-    study_instance_uid: str
-    revision: int
-    route: str
-    model: str
-    model_version: str
-    input_digest: str
-    instance_ids: tuple[int, ...]
-    priority: int
-    out_of_scope: str
-    result_kinds: tuple[str, ...]
-    report_refusals: bool
-    destinations: tuple[str, ...]
-    received_at: datetime
-    completed_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,75 +54,6 @@ class ClaimedJob:
     predecessor_id: int | None
     scored_at: datetime | None
     inputs: tuple[JobInput, ...]
-
-
-def add_job(
-    connection: Connection,
-    job: NewJob,
-    *,
-    now: datetime,
-    state: JobState = JobState.QUEUED,
-    stage: JobStage = JobStage.SCORE,
-    reason: str | None = None,
-    notes: Sequence[str] = (),
-) -> int | None:
-    """Queue a job (or record it as refused or parked at once), unless it exists.
-
-    Returns
-    -------
-    int or None
-        The job's id; None if the same study, input, model and version already has one.
-    """
-    predecessor = connection.execute(
-        select(jobs.c.id)
-        .where(jobs.c.study_id == job.study_id, jobs.c.model == job.model)
-        .order_by(jobs.c.revision.desc(), jobs.c.id.desc())
-        .limit(1)
-    ).scalar_one_or_none()
-    row = connection.execute(
-        insert_ignore(connection, jobs)
-        .values(
-            study_id=job.study_id,
-            study_instance_uid=job.study_instance_uid,
-            revision=job.revision,
-            route=job.route,
-            model=job.model,
-            model_version=job.model_version,
-            input_digest=job.input_digest,
-            state=state.value,
-            stage=stage.value,
-            reason=reason,
-            notes=list(notes),
-            priority=job.priority,
-            out_of_scope=job.out_of_scope,
-            result_kinds=list(job.result_kinds),
-            report_refusals=job.report_refusals,
-            destinations=list(job.destinations),
-            run_after=now,
-            predecessor_id=predecessor,
-            received_at=job.received_at,
-            completed_at=job.completed_at,
-            created_at=now,
-        )
-        .returning(jobs.c.id)
-    ).one_or_none()
-    if row is None:
-        return None
-    inputs = [
-        {"job_id": row.id, "position": position, "instance_id": instance_id}
-        for position, instance_id in enumerate(job.instance_ids)
-    ]
-    if inputs:
-        connection.execute(insert(job_inputs), inputs)
-    add_event(
-        connection,
-        at=now,
-        action=f"job_{state.value}",
-        study_id=job.study_id,
-        job_id=row.id,
-        detail=reason,
-    )
-    return int(row.id)
 
 
 def claim_job(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,7 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from dicom_node.domain.study import InstanceRecord, Role
 from dicom_node.errors import short_uid
 from dicom_node.store.events import add_event
-from dicom_node.store.tables import associations, decisions, instances, quarantine, studies
+from dicom_node.store.tables import associations, instances, quarantine, studies
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,46 +24,6 @@ class OpenStudy:
     first_received_at: datetime
     last_received_at: datetime
     association_ends: tuple[datetime | None, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StoredInstance:
-    """One instance of a study as the rules see it."""
-
-    id: int
-    series_instance_uid: str
-    sop_instance_uid: str
-    sop_class_uid: str
-    digest: str
-    identity_digest: str
-    has_patient_id: bool
-    role: Role
-    header: Mapping[str, Any]
-    received_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class CompleteStudy:
-    """A study whose revision is complete and waits for the rules."""
-
-    id: int
-    study_instance_uid: str
-    revision: int
-    calling_ae_title: str
-    last_received_at: datetime
-    completed_at: datetime
-    instances: tuple[StoredInstance, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What a route said to a series, or to one instance of it."""
-
-    route: str
-    series_instance_uid: str
-    sop_instance_uid: str | None
-    accepted: bool
-    reason: str
 
 
 def insert_ignore(connection: Connection, table: Any) -> Any:
@@ -270,66 +229,3 @@ def complete_study(
         detail=f"revision {study.revision}: {because}",
     )
     return True
-
-
-def next_complete_study(connection: Connection) -> CompleteStudy | None:
-    """The study that has waited longest for the rules, locked, with its current instances."""
-    row = connection.execute(
-        select(studies)
-        .where(studies.c.state == "complete")
-        .order_by(studies.c.completed_at)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    ).one_or_none()
-    if row is None:
-        return None
-    found = connection.execute(
-        select(instances)
-        .where(instances.c.study_id == row.id, instances.c.conflicts_with.is_(None))
-        .order_by(instances.c.id)
-    ).all()
-    return CompleteStudy(
-        id=row.id,
-        study_instance_uid=row.study_instance_uid,
-        revision=row.revision,
-        calling_ae_title=row.calling_ae_title,
-        last_received_at=row.last_received_at,
-        completed_at=row.completed_at,
-        instances=tuple(_stored(item) for item in found),
-    )
-
-
-def _stored(row: Any) -> StoredInstance:
-    return StoredInstance(
-        id=row.id,
-        series_instance_uid=row.series_instance_uid,
-        sop_instance_uid=row.sop_instance_uid,
-        sop_class_uid=row.sop_class_uid,
-        digest=row.digest,
-        identity_digest=row.identity_digest,
-        has_patient_id=row.has_patient_id,
-        role=Role(row.role),
-        header=row.header,
-        received_at=row.received_at,
-    )
-
-
-def mark_routed(
-    connection: Connection, study: CompleteStudy, said: Sequence[Decision] | Iterable[Decision]
-) -> None:
-    """Record what the rules said and take the study off their list."""
-    rows = [
-        {
-            "study_id": study.id,
-            "revision": study.revision,
-            "route": item.route,
-            "series_instance_uid": item.series_instance_uid,
-            "sop_instance_uid": item.sop_instance_uid,
-            "accepted": item.accepted,
-            "reason": item.reason,
-        }
-        for item in said
-    ]
-    if rows:
-        connection.execute(insert(decisions), rows)
-    connection.execute(update(studies).where(studies.c.id == study.id).values(state="routed"))

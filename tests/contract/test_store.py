@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from dicom_node.domain.jobs import InvalidTransition, JobStage, JobState
 from dicom_node.domain.study import Role
-from dicom_node.store import deliveries, jobs, outcomes, overview, recovery, studies
+from dicom_node.store import deliveries, jobs, outcomes, overview, recovery, routing, studies
 from dicom_node.store.database import Database
 from dicom_node.store.models import offered_version, record_model
 from dicom_node.store.tables import metadata
@@ -229,10 +229,10 @@ def test_a_job_waits_for_its_model_until_a_scorer_offers_it(database: Database) 
     with database.begin() as connection:
         (study,) = studies.open_studies(connection)
         studies.complete_study(connection, study, because="test", now=NOW)
-        complete = studies.next_complete_study(connection)
+        complete = routing.next_complete_study(connection)
         assert complete is not None
         waiting = replace(new_job(complete, "1" * 64), model_version="")
-        jobs.add_job(
+        routing.add_job(
             connection,
             waiting,
             now=NOW,

@@ -13,7 +13,7 @@ from dicom_node.errors import ConfigError
 from dicom_node.paths import SHIPPED_CONFIG
 from dicom_node.route.clauses import CelCondition
 from dicom_node.route.rules import load_routes, select
-from dicom_node.store.studies import StoredInstance
+from dicom_node.store.routing import StoredInstance
 
 SHIPPED = load_routes(SHIPPED_CONFIG / "routes.yaml")
 
