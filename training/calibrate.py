@@ -46,15 +46,17 @@ def calibrate(logits: Vector, targets: Vector) -> Calibration:
 
 
 def operating_points(probabilities: Vector, targets: Vector) -> list[dict[str, float | str]]:
-    """Find the balanced point (largest sensitivity + specificity) and the sensitive one.
+    """Find the balanced point (sensitivity and specificity alike) and the sensitive one.
 
-    Each threshold lies midway between neighbouring scores, so that it does not hang on one image.
+    Where both are alike the curve is steep and the point stable; the largest sum lies on a plateau
+    where a few images decide. The sensitive point is never above the balanced one. Each threshold
+    lies midway between neighbouring scores, so that it does not hang on one image.
     """
     false_positive, true_positive, thresholds = roc_curve(
         targets, probabilities, drop_intermediate=False
     )
-    balanced = int(np.argmax(true_positive - false_positive))
-    sensitive = int(np.argmax(true_positive >= HIGH_SENSITIVITY))
+    balanced = int(np.argmin(np.abs(true_positive - (1 - false_positive))))
+    sensitive = max(balanced, int(np.argmax(true_positive >= HIGH_SENSITIVITY)))
     points = []
     for name, index in (("balanced", balanced), ("sensitive", sensitive)):
         following = thresholds[index + 1] if index + 1 < len(thresholds) else 0.0

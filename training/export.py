@@ -239,7 +239,7 @@ def _metadata(
 def _evidence(recipe: Recipe, report: dict[str, Any]) -> list[dict[str, Any]]:
     notes = {
         "validation": "chose the epoch, the calibration and the thresholds",
-        "test": "official test split, looked at once the model was fixed",
+        "test": "official test split; an earlier recipe was measured on it too, see limits",
         "test_strict": "test images of undoubted label, without groups or copies seen in training",
     }
     return [
