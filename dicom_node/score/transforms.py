@@ -49,7 +49,8 @@ class ResizeAntialiased:
         resized = Image.fromarray(plane, mode="F").resize(
             (self.columns, self.rows), Image.Resampling.BILINEAR
         )
-        return np.asarray(resized, dtype=np.float32)[np.newaxis]
+        # A copy: Pillow's memory is read-only and PyTorch warns of it.
+        return np.array(resized, dtype=np.float32)[np.newaxis]
 
 
 class CropBody:
