@@ -85,8 +85,9 @@ RECIPE = Recipe(
         "never labelled and may be called pneumonia or normal.",
         "The official test split was seen before: an earlier recipe that trained every layer with "
         "larger steps gave AUC 0.966 there. The recipe and the rule for the balanced threshold "
-        "were changed after that look, for reasons that name no test image, so the numbers are slightly "
-        "hopeful. At this threshold the test specificity is far below the validation specificity.",
+        "were changed after that look, for reasons that name no test image, so the numbers are "
+        "slightly hopeful. At this threshold the test specificity is far below the validation "
+        "specificity.",
         "Probabilities are calibrated for equally frequent classes, not for any clinic's "
         "prevalence.",
     ),
