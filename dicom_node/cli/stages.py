@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,10 +29,13 @@ from dicom_node.cli.options import (
 from dicom_node.config import NodeConfig, load_config
 from dicom_node.domain.retry import RetryPolicy
 from dicom_node.domain.study import CompletionPolicy
+from dicom_node.errors import ConfigError
 from dicom_node.loop import run_loop
 from dicom_node.node import Supervisor, child_environment, prepare
 from dicom_node.observe.logs import configure_logging
 from dicom_node.process import report_ready, stop_on_signals, utc_now, worker_name
+
+PORT_SECONDS = 10.0
 
 
 def serve(
@@ -80,10 +85,36 @@ class _Announcer:
 
 
 def _check_before_start(config: NodeConfig) -> None:
-    """A mistake in the rules must stop `serve` at once, not a stage again and again."""
+    """What would make a stage die again and again must stop `serve` at once."""
     from dicom_node.route.rules import load_routes
 
     load_routes(config.routes_file)
+    for name, host, port in (
+        ("dicom.port", config.dicom.host, config.dicom.port),
+        ("web.port", config.web.host, config.web.port),
+    ):
+        if port:
+            _wait_until_free(name, host, port)
+
+
+def _wait_until_free(name: str, host: str, port: int) -> None:
+    """Wait for stages that an earlier, killed node left behind: they end by themselves.
+
+    Receivers may share a port, so that a second node would quietly take half of the images.
+    """
+    deadline = time.monotonic() + PORT_SECONDS
+    while _answers(host, port):
+        if time.monotonic() > deadline:
+            raise ConfigError(
+                f"{name}: another program listens on {host}:{port}; stop it or take another port"
+            )
+        time.sleep(0.2)
+
+
+def _answers(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((host, port)) == 0
 
 
 def receive(home: Home = None, config: ConfigFile = None, supervised: Supervised = False) -> None:

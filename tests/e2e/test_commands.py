@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -111,6 +112,14 @@ def test_a_wrong_setting_is_one_sentence_not_a_traceback(tmp_path: Path) -> None
     ended = run("serve", "--home", str(tmp_path))
     assert ended.returncode == 1
     assert "none.yaml" in ended.stderr
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ended = run("serve", "--home", str(tmp_path), "--dicom-port", port, "--web-port", "0")
+    assert ended.returncode == 1
+    assert f"another program listens on 127.0.0.1:{port}" in ended.stderr
 
 
 @pytest.mark.dcmtk
