@@ -17,7 +17,7 @@ from pydicom.datadict import dictionary_VR
 from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 
-from dicom_node.domain.study import MODALITY_OF_SOP_CLASS, InstanceRecord, Role
+from dicom_node.domain.study import MODALITY_OF_SOP_CLASS, InstanceRecord, role_of
 from dicom_node.errors import BadInput
 
 # What the rules, the models' intended use and an administrator ask about; no names, no dates of
@@ -54,7 +54,6 @@ RECORDED_KEYWORDS = frozenset(
 )
 _REQUIRED_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 _IDENTITY = ("PatientID", "IssuerOfPatientID", "PatientBirthDate")
-_RESULT_MODALITIES = frozenset({"SR", "OT", "SEG", "PR", "KO", "DOC"})
 _UID_PATTERN = re.compile(r"[0-9.]{1,64}")
 _PREAMBLE_BYTES = 132
 _GROUP_LENGTH_BYTES = 12
@@ -114,7 +113,7 @@ def read_header(path: Path, arrival: Arrival, *, keywords: Iterable[str] = ()) -
         digest=_digest(path, str(dataset.file_meta.TransferSyntaxUID)),
         identity_digest=_identity_digest(dataset),
         has_patient_id=bool(_text(dataset, "PatientID")),
-        role=Role.RESULT if header["Modality"] in _RESULT_MODALITIES else Role.IMAGE,
+        role=role_of(uids["SOPClassUID"], header["Modality"]),
         header=header,
         path="",
         size=path.stat().st_size,

@@ -19,12 +19,27 @@ MODALITY_OF_SOP_CLASS = {
     "1.2.840.10008.5.1.4.1.1.2.2": "CT",
 }
 
+# What stands beside images in a study, by SOP class (PS3.4 table B.5-1): secondary captures,
+# presentation states, segmentations, structured reports and documents. Their Modality may be the
+# images' own.
+_COMPANION_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.{part}" for part in (7, 11, 66, 88, 104))
+_COMPANION_MODALITIES = frozenset({"SR", "OT", "SEG", "PR", "KO", "DOC"})
+
 
 class Role(StrEnum):
     """Why an instance is here: to be looked at, or because somebody sent us a result."""
 
     IMAGE = "image"
     RESULT = "result"
+
+
+def role_of(sop_class_uid: str, modality: str) -> Role:
+    """Tell images that may be scored from results and documents, ours and others'."""
+    in_class = any(
+        sop_class_uid == prefix or sop_class_uid.startswith(prefix + ".")
+        for prefix in _COMPANION_CLASSES
+    )
+    return Role.RESULT if in_class or modality in _COMPANION_MODALITIES else Role.IMAGE
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,3 +117,13 @@ def test_identity_is_patient_id_issuer_and_birth_date(tmp_path: Path, keyword: s
 @pytest.mark.parametrize("modality", ["SR", "OT", "SEG", "PR", "KO", "DOC"])
 def test_results_of_others_are_recognised(tmp_path: Path, modality: str) -> None:
     assert read_header(written(tmp_path, dataset(Modality=modality)), ARRIVAL).role is Role.RESULT
+
+
+@pytest.mark.parametrize(
+    "sop_class", ["7", "7.4", "11.1", "66.4", "88.34", "104.1"], ids=lambda part: f"class {part}"
+)
+def test_companions_are_recognised_by_class_whatever_their_modality_says(
+    tmp_path: Path, sop_class: str
+) -> None:
+    made = dataset(SOPClassUID=f"1.2.840.10008.5.1.4.1.1.{sop_class}", Modality="CR")
+    assert read_header(written(tmp_path, made), ARRIVAL).role is Role.RESULT
