@@ -1,9 +1,9 @@
 """Logs: sentences with a stable `action`, to standard error, without patient data.
 
 Every process calls `configure_logging` once. Messages of libraries go the same way, and so do
-exceptions that nobody caught. A UID in any text, however deeply nested, is shortened to eight digits
-of its hash; values under names of patient attributes are removed; of an object that is no plain
-value only its type is told, for its text may be a data set.
+exceptions that nobody caught. A UID in any text, however deeply nested, is shortened to eight
+digits of its hash; values under names of patient attributes are removed; of an object that is no
+plain value only its type is told, for its text may be a data set.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import MutableMapping
 from datetime import date, timedelta
+from numbers import Integral
 from pathlib import PurePath
 from types import TracebackType
 from typing import Any
@@ -50,6 +51,7 @@ def configure_logging(config: LogConfig, process: str) -> None:
     """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _with_process(process),
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _exception_without_locals,
@@ -76,14 +78,28 @@ def configure_logging(config: LogConfig, process: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(config.level.upper())
+    structlog.contextvars.clear_contextvars()
+    _quieten_libraries()
+    sys.excepthook = _log_uncaught
+    threading.excepthook = _log_thread_death
+
+
+def _quieten_libraries() -> None:
     # Warnings of libraries quote values of data sets: highdicom's quotes the patient's name.
     logging.captureWarnings(True)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
-    sys.excepthook = _log_uncaught
-    threading.excepthook = _log_thread_death
-    structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(process=process)
+
+
+def _with_process(process: str) -> structlog.typing.Processor:
+    def add(
+        _logger: Any, _method: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        # Not a context variable: threads start without those.
+        event["process"] = process
+        return event
+
+    return add
 
 
 def without_patient_data(
@@ -107,6 +123,8 @@ def _cleaned(key: str, value: Any) -> Any:
         return _without_uids(str(value))
     if value is None or isinstance(value, bool | int | float):
         return value
+    if isinstance(value, Integral):  # NumPy's
+        return int(value)
     if type(value) is dict:
         return {_without_uids(str(k)): _cleaned(str(k), item) for k, item in value.items()}
     if type(value) in {list, tuple, set, frozenset}:
