@@ -19,7 +19,7 @@ from dicom_node.process import utc_now
 
 def demo(
     out_dir: Annotated[
-        Path | None, typer.Option("--out", help="Folder for everything.  [env: DEMO_OUT]")
+        Path | None, typer.Option("--out", help="Folder for everything.  (env: DEMO_OUT)")
     ] = None,
 ) -> None:
     """Send a real chest radiograph and a CT phantom through a node and check what comes back."""

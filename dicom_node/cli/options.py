@@ -19,27 +19,27 @@ err = Console(stderr=True, soft_wrap=True)
 
 Home = Annotated[
     Path | None,
-    typer.Option("--home", help="Folder of database, inbox and store.  [config: home]"),
+    typer.Option("--home", help="Folder of database, inbox and store.  (config: home)"),
 ]
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", help="YAML settings.  [default: HOME/node.yaml if there]"),
+    typer.Option("--config", help="YAML settings.  (default: HOME/node.yaml if there)"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
-AeTitleOption = Annotated[str | None, typer.Option(help="Our AE title.  [config: ae_title]")]
+AeTitleOption = Annotated[str | None, typer.Option(help="Our AE title.  (config: ae_title)")]
 DicomPort = Annotated[
-    int | None, typer.Option(help="Port of the C-STORE SCP; 0: any.  [config: dicom.port]")
+    int | None, typer.Option(help="Port of the C-STORE SCP; 0: any.  (config: dicom.port)")
 ]
-DicomHost = Annotated[str | None, typer.Option(help="Address to listen on.  [config: dicom.host]")]
+DicomHost = Annotated[str | None, typer.Option(help="Address to listen on.  (config: dicom.host)")]
 WebPort = Annotated[
-    int | None, typer.Option(help="Port of the web server; 0: any.  [config: web.port]")
+    int | None, typer.Option(help="Port of the web server; 0: any.  (config: web.port)")
 ]
 SendTo = Annotated[
     list[str] | None,
     typer.Option(
         help="Where results go: AET@HOST:PORT, the name of a configured destination, or sender; "
-        "may be repeated.  [config: send_to]"
+        "may be repeated.  (config: send_to)"
     ),
 ]
 

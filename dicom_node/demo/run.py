@@ -23,7 +23,7 @@ from dicom_node.deliver.dimse import SendOutcome, send_files
 from dicom_node.demo.archive import Archive
 from dicom_node.errors import BadInput, NodeError, Transient
 from dicom_node.node import child_environment
-from dicom_node.paths import SHIPPED_CONFIG
+from dicom_node.paths import SHIPPED_CONFIG, SHIPPED_MODELS
 from dicom_node.report.validate import validate_result
 from dicom_node.store.database import open_database
 from dicom_node.store.overview import job_rows
@@ -67,6 +67,7 @@ def run_demo(out_dir: Path, *, now: datetime, say: Callable[[str], None]) -> lis
     DemoFailed
         The node did not start, or results did not come in time.
     """
+    _check_models()
     home, stored = _fresh_folders(out_dir)
     studies = _make_studies(out_dir / "sent", now, say)
     archive = Archive(stored, ae_title=ARCHIVE_AE_TITLE)
@@ -89,6 +90,19 @@ def run_demo(out_dir: Path, *, now: datetime, say: Callable[[str], None]) -> lis
     finally:
         archive.stop()
     return [_row(out_dir, name, jobs[uid], uid, stored) for name, uid in uids.items()]
+
+
+def _check_models() -> None:
+    """Without its model a job waits for ever: say so at once."""
+    from dicom_node.score.bundle import find_bundles
+
+    usable, refused = find_bundles(SHIPPED_MODELS)
+    names = {bundle.name for bundle in usable}
+    routes = yaml.safe_load((SHIPPED_CONFIG / "routes.yaml").read_text(encoding="utf-8"))
+    for route in routes["routes"]:
+        if route["model"] not in names:
+            why = refused.get(route["model"], "its folder is missing")
+            raise DemoFailed(f"model {route['model']} cannot be used: {why}")
 
 
 def _fresh_folders(out_dir: Path) -> tuple[Path, Path]:

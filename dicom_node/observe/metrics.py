@@ -64,7 +64,7 @@ class NodeCollector(Collector):
     def _single_values(self, counts: Counts) -> Iterator[Metric]:
         oldest = counts.oldest_queued_at
         age = (self._clock() - oldest).total_seconds() if oldest else 0.0
-        waiting = sum(1 for _ in self._inbox_dir.glob("*/*.dcm"))
+        waiting = waiting_files(self._inbox_dir)
         for name, text, value in (
             ("instances", "Data sets received and kept.", counts.instances),
             ("studies_receiving", "Studies that are not complete yet.", counts.studies_receiving),
@@ -75,6 +75,20 @@ class NodeCollector(Collector):
             ("disk_free_bytes", "Free space at home.", shutil.disk_usage(self._home).free),
         ):
             yield GaugeMetricFamily(f"dicom_node_{name}", text, value=value)
+
+
+def waiting_files(inbox_dir: Path) -> int:
+    """Count the received files that are not recorded yet; an inbox that does not exist is empty."""
+    return sum(
+        file.suffix == ".dcm" for folder in _entries(inbox_dir) for file in _entries(folder)
+    )
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []  # the assembler removes folders while we look
 
 
 def node_registry(collector: NodeCollector) -> CollectorRegistry:

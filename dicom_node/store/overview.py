@@ -177,8 +177,14 @@ def job_detail(connection: Connection, job_id: int, *, store_dir: Path) -> dict[
     }
 
 
-def study_rows(connection: Connection, *, limit: int | None = None) -> list[dict[str, Any]]:
-    """Studies, newest first, with their counts."""
+def study_rows(
+    connection: Connection,
+    *,
+    study_id: int | None = None,
+    study_instance_uid: str | None = None,
+    limit: int | None = None,
+) -> list[dict[str, Any]]:
+    """Studies, newest first, with their counts; all of them, or the one that is named."""
     count = (
         select(
             instances.c.study_id,
@@ -194,6 +200,10 @@ def study_rows(connection: Connection, *, limit: int | None = None) -> list[dict
         .order_by(studies.c.id.desc())
         .limit(limit)
     )
+    if study_id is not None:
+        query = query.where(studies.c.id == study_id)
+    if study_instance_uid is not None:
+        query = query.where(studies.c.study_instance_uid == study_instance_uid)
     return [
         {
             "study_id": row.id,
@@ -214,9 +224,7 @@ def study_rows(connection: Connection, *, limit: int | None = None) -> list[dict
 
 def study_detail(connection: Connection, study_instance_uid: str) -> dict[str, Any] | None:
     """One study with its series, what the rules said and its events; None if unknown."""
-    found = [
-        row for row in study_rows(connection) if row["study_instance_uid"] == study_instance_uid
-    ]
+    found = study_rows(connection, study_instance_uid=study_instance_uid)
     if not found:
         return None
     study_id = found[0]["study_id"]

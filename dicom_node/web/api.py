@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi import Path as UrlPath
 from fastapi.responses import FileResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -17,16 +19,36 @@ from dicom_node.observe.metrics import NodeCollector, node_registry
 from dicom_node.process import utc_now
 from dicom_node.store.database import Database
 from dicom_node.store.models import known_models
-from dicom_node.store.overview import counts, job_detail, job_rows, study_detail, study_rows
+from dicom_node.store.overview import (
+    Counts,
+    counts,
+    job_detail,
+    job_rows,
+    quarantined_files,
+    study_detail,
+    study_rows,
+)
 from dicom_node.store.recovery import retry_job
 
 PAGE = 200
 _SAFE_SITES = {"same-origin", "none"}
 
+RowId = Annotated[int, UrlPath(ge=1, le=2**31 - 1)]  # what the databases' INTEGER holds
+Uid = Annotated[str, UrlPath(pattern=r"^[0-9.]{1,64}$")]
+
 
 def same_origin(request: Request) -> None:
-    """Refuse changes that another site's page asks a browser for (CSRF)."""
-    if request.headers.get("sec-fetch-site", "none") not in _SAFE_SITES:
+    """Refuse changes that another site's page asks a browser for (CSRF).
+
+    Browsers say where a request comes from in Sec-Fetch-Site, but over plain HTTP only to
+    loopback; elsewhere they send Origin. Scripts send neither.
+    """
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None:
+        foreign = site not in _SAFE_SITES
+    else:
+        foreign = origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+    if foreign:
         raise HTTPException(403, "only this node's own pages and scripts may do that")
 
 
@@ -40,7 +62,7 @@ def make_api(config: NodeConfig, database: Database) -> APIRouter:
 
 
 def _add_health(router: APIRouter, config: NodeConfig, database: Database) -> None:
-    def read_counts() -> Any:
+    def read_counts() -> Counts:
         with database.read() as connection:
             return counts(connection)
 
@@ -74,8 +96,11 @@ def _problems(config: NodeConfig, database: Database) -> list[str]:
             problems.append(f"database schema is {found}, needed {head}")
     except Transient as error:
         problems.append(str(error))
-    if shutil.disk_usage(config.home).free < config.dicom.minimum_free_bytes:
-        problems.append("less free disk than dicom.minimum_free_bytes")
+    try:
+        if shutil.disk_usage(config.home).free < config.dicom.minimum_free_bytes:
+            problems.append("less free disk than dicom.minimum_free_bytes")
+    except OSError as error:
+        problems.append(f"home cannot be read (errno {error.errno})")
     return problems
 
 
@@ -93,7 +118,7 @@ def _add_jobs(router: APIRouter, config: NodeConfig, database: Database) -> None
             )
 
     @router.get("/api/jobs/{job_id}")
-    def job(job_id: int) -> dict[str, Any]:
+    def job(job_id: RowId) -> dict[str, Any]:
         """One job with its attempts and events."""
         with database.read() as connection:
             found = job_detail(connection, job_id, store_dir=store_dir)
@@ -102,7 +127,7 @@ def _add_jobs(router: APIRouter, config: NodeConfig, database: Database) -> None
         return found
 
     @router.post("/api/jobs/{job_id}/retry", dependencies=[Depends(same_origin)])
-    def retry(job_id: int) -> dict[str, str]:
+    def retry(job_id: RowId) -> dict[str, str]:
         """Bring a parked, failed or refused job back."""
         try:
             with database.begin() as connection:
@@ -114,7 +139,7 @@ def _add_jobs(router: APIRouter, config: NodeConfig, database: Database) -> None
         return {"state": state.value}
 
     @router.get("/api/jobs/{job_id}/results/{kind}")
-    def result(job_id: int, kind: str) -> FileResponse:
+    def result(job_id: RowId, kind: str) -> FileResponse:
         """A stored result: `SR` or `SC` as DICOM, `PNG` as the picture of the SC."""
         return _file_of(job(job_id), kind)
 
@@ -122,10 +147,16 @@ def _add_jobs(router: APIRouter, config: NodeConfig, database: Database) -> None
 def _file_of(job: dict[str, Any], kind: str) -> FileResponse:
     for item in job["results"]:
         if kind == item["kind"]:
-            return FileResponse(item["path"], media_type="application/dicom")
+            return _file(Path(item["path"]), "application/dicom", f"job-{job['job_id']}-{kind}.dcm")
         if kind == "PNG" and item["preview"]:
-            return FileResponse(Path(item["preview"]), media_type="image/png")
+            return _file(Path(item["preview"]), "image/png")
     raise HTTPException(404, "no such result")
+
+
+def _file(path: Path, media_type: str, download_as: str | None = None) -> FileResponse:
+    if not path.is_file():
+        raise HTTPException(404, "the stored file is missing")
+    return FileResponse(path, media_type=media_type, filename=download_as)
 
 
 def _add_studies(router: APIRouter, database: Database) -> None:
@@ -136,13 +167,19 @@ def _add_studies(router: APIRouter, database: Database) -> None:
             return study_rows(connection, limit=limit)
 
     @router.get("/api/studies/{study_instance_uid}")
-    def study(study_instance_uid: str) -> dict[str, Any]:
+    def study(study_instance_uid: Uid) -> dict[str, Any]:
         """One study with what the rules said to it."""
         with database.read() as connection:
             found = study_detail(connection, study_instance_uid)
         if found is None:
             raise HTTPException(404, "no such study")
         return found
+
+    @router.get("/api/quarantine")
+    def quarantine() -> list[dict[str, Any]]:
+        """Files that belong to no study because their header cannot be read, and why."""
+        with database.read() as connection:
+            return quarantined_files(connection)
 
     @router.get("/api/models")
     def models() -> list[dict[str, Any]]:

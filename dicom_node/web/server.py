@@ -8,23 +8,26 @@ from collections.abc import Awaitable, Callable
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from dicom_node import __version__
 from dicom_node.config import NodeConfig
-from dicom_node.errors import Transient
 from dicom_node.store.database import Database
 from dicom_node.web.api import make_api
-from dicom_node.web.pages import make_pages
+from dicom_node.web.failures import add_failures
+from dicom_node.web.pages import make_pages, make_templates
 
+DRAIN_SECONDS = 5
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_LOOPBACK_NAMES = ["127.0.0.1", "localhost", "[::1]"]  # as the Host header writes them
 # The pages carry their style inline and no script at all.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    # Not "no-referrer": with that, browsers hide the origin of our own forms, too.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
 
@@ -34,9 +37,11 @@ def create_app(config: NodeConfig, database: Database) -> FastAPI:
     app = FastAPI(title="dicom_node", version=__version__, docs_url=None, redoc_url=None)
     if config.web.host in _LOOPBACK:
         # A page of another site must not reach a loopback server under a name of its own.
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*sorted(_LOOPBACK), "testserver"])
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=_LOOPBACK_NAMES)
+    templates = make_templates(config)
     app.include_router(make_api(config, database))
-    app.include_router(make_pages(config, database))
+    app.include_router(make_pages(config, database, templates))
+    add_failures(app, templates)
 
     @app.middleware("http")
     async def secure(
@@ -46,10 +51,6 @@ def create_app(config: NodeConfig, database: Database) -> FastAPI:
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
         return response
-
-    @app.exception_handler(Transient)
-    def unavailable(_request: Request, error: Transient) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, status_code=503)
 
     return app
 
@@ -73,9 +74,15 @@ def serve_web(
     OSError
         The address or port cannot be had.
     """
-    listener = socket.create_server((config.web.host, config.web.port or 0), reuse_port=False)
+    host = config.web.host
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, config.web.port or 0), family=family)
     settings = uvicorn.Config(
-        create_app(config, database), log_config=None, access_log=False, server_header=False
+        create_app(config, database),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     server = uvicorn.Server(settings)
 
