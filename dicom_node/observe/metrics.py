@@ -79,9 +79,7 @@ class NodeCollector(Collector):
 
 def waiting_files(inbox_dir: Path) -> int:
     """Count the received files that are not recorded yet; an inbox that does not exist is empty."""
-    return sum(
-        file.suffix == ".dcm" for folder in _entries(inbox_dir) for file in _entries(folder)
-    )
+    return sum(file.suffix == ".dcm" for folder in _entries(inbox_dir) for file in _entries(folder))
 
 
 def _entries(folder: Path) -> list[Path]:
