@@ -1,4 +1,4 @@
-"""What a caller sees when a request fails: JSON from the API, a page with one sentence elsewhere."""
+"""How a failed request is answered: JSON by the API, a page with one sentence elsewhere."""
 
 from __future__ import annotations
 

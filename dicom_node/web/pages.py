@@ -29,7 +29,7 @@ from dicom_node.web.api import PAGE, RowId, same_origin
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-_MOVING = {JobState.QUEUED.value, JobState.RUNNING.value, JobState.SCORED.value}
+_MOVING = {JobState.QUEUED.value, JobState.RUNNING.value}
 
 
 def make_templates(config: NodeConfig) -> Jinja2Templates:
