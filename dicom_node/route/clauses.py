@@ -18,6 +18,10 @@ from dicom_node.errors import ConfigError
 NUMERIC_VRS = frozenset({"DS", "IS", "US", "SS", "UL", "SL", "FL", "FD", "UV", "SV"})
 # Multi-valued by PS3.6; every other keyword is offered to CEL as a single value.
 MULTI_VALUED = frozenset({"ImageType", "SoftwareVersions", "PixelSpacing", "ImagerPixelSpacing"})
+PATIENT_GROUP = 0x0010
+PATIENT_KEYWORDS = frozenset(
+    {"PatientAge", "PatientSex", "PatientSize", "PatientWeight", "PregnancyStatus"}
+)
 OPERATORS = ("any_of", "none_of", "contains", "at_least", "at_most", "present")
 
 Header = Mapping[str, Any]
@@ -29,10 +33,14 @@ def checked_keyword(value: str) -> str:
     Raises
     ------
     ValueError
-        PS3.6 has no such keyword; names near ones.
+        PS3.6 has no such keyword, or it says who the patient is: what rules read is recorded and
+        quoted in reasons.
     """
-    if tag_for_keyword(value) is None:
+    tag = tag_for_keyword(value)
+    if tag is None:
         raise ValueError(f"{value!r} is not a DICOM keyword (PS3.6); check the spelling")
+    if tag >> 16 == PATIENT_GROUP and value not in PATIENT_KEYWORDS:
+        raise ValueError(f"{value} says who the patient is; rules may not read it")
     return value
 
 
@@ -155,6 +163,11 @@ class CelCondition:
     def __init__(self, source: str) -> None:
         self.source = source
         self._keywords = frozenset(_cel_identifiers(source))
+        try:
+            for keyword in sorted(self._keywords):
+                checked_keyword(keyword)
+        except ValueError as error:
+            raise ConfigError(f"expression: {error}") from error
         variables = {keyword: _cel_type(keyword) for keyword in self._keywords}
         try:
             self._expression = cel.NewEnv(variables=variables).compile(source)

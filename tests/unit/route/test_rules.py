@@ -113,6 +113,10 @@ def test_somebody_elses_results_are_not_scored() -> None:
          "when: [{field: Modality, any_of: [CR]}]}]", "Modalty"),
         ("routes: [{name: a, model: m, input: images, expression: 'SliceThickness == \"x\"', "
          "when: [{field: Modality, any_of: [CR]}]}]", "overload"),
+        ("routes: [{name: a, model: m, input: images, when: [{field: PatientName, contains: x}]}]",
+         "who the patient is"),
+        ("routes: [{name: a, model: m, input: images, expression: 'PatientID == \"1\"', "
+         "when: [{field: Modality, any_of: [CR]}]}]", "who the patient is"),
         ("routes: [", "not valid YAML"),
     ],
 )  # fmt: skip
