@@ -185,7 +185,11 @@ def scan(inbox_dir: Path) -> list[AssociationListing]:
     listings = []
     for folder in sorted(path for path in inbox_dir.iterdir() if path.is_dir()):
         ended = _ending(folder)
-        listings.append(AssociationListing(folder, tuple(sorted(folder.glob("*.dcm"))), ended))
+        try:
+            files = tuple(sorted(folder.glob("*.dcm")))
+        except FileNotFoundError:
+            continue  # its last file has just been taken and the folder removed
+        listings.append(AssociationListing(folder, files, ended))
     return listings
 
 
