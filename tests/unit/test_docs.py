@@ -27,7 +27,11 @@ def test_make_help_lists_every_target() -> None:
     makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
     (phony,) = (line for line in makefile.splitlines() if line.startswith(".PHONY:"))
     ended = subprocess.run(
-        ["make", "help"], cwd=REPOSITORY, check=True, capture_output=True, text=True
+        ["make", "--no-print-directory", "help"],
+        cwd=REPOSITORY,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     listed = {line.split()[0] for line in ended.stdout.splitlines()}
     assert listed == set(phony.split()[1:])
