@@ -11,7 +11,7 @@ from dicom_node.domain.jobs import JobEvent, JobStage, JobState, next_state
 from dicom_node.store.deliveries import resume_deliveries
 from dicom_node.store.events import add_event
 from dicom_node.store.jobs import close_attempt
-from dicom_node.store.tables import jobs, results
+from dicom_node.store.tables import jobs, results, studies
 
 
 def return_expired(connection: Connection, *, max_attempts: int, now: datetime) -> list[int]:
@@ -74,7 +74,8 @@ def expire_worker(connection: Connection, *, worker: str, now: datetime) -> None
 def retry_job(connection: Connection, job_id: int, *, now: datetime) -> JobState | None:
     """Bring a parked, failed or refused job back, at a person's request.
 
-    A job whose results exist goes back to delivery; any other to the stage it stopped at.
+    A job whose results exist goes back to delivery; any other to the stage it stopped at. A study
+    that no route took is put before the rules again: a job that they make then is a new one.
 
     Returns
     -------
@@ -87,12 +88,15 @@ def retry_job(connection: Connection, job_id: int, *, now: datetime) -> JobState
         The job is queued, running, scored or delivered: there is nothing to retry.
     """
     row = connection.execute(
-        select(jobs.c.state, jobs.c.stage, jobs.c.study_id, jobs.c.prediction_path)
+        select(jobs.c.state, jobs.c.stage, jobs.c.study_id, jobs.c.model)
         .where(jobs.c.id == job_id)
         .with_for_update()
     ).one_or_none()
     if row is None:
         return None
+    if not row.model:
+        _route_again(connection, row.study_id, job_id, now=now)
+        return JobState(row.state)
     has_results = connection.execute(
         select(results.c.id).where(results.c.job_id == job_id).limit(1)
     ).first()
@@ -110,3 +114,12 @@ def retry_job(connection: Connection, job_id: int, *, now: datetime) -> JobState
     connection.execute(update(jobs).where(jobs.c.id == job_id).values(values))
     add_event(connection, at=now, action="job_retried", study_id=row.study_id, job_id=job_id)
     return state
+
+
+def _route_again(connection: Connection, study_id: int, job_id: int, *, now: datetime) -> None:
+    connection.execute(
+        update(studies)
+        .where(studies.c.id == study_id, studies.c.state == "routed")
+        .values(state="complete")
+    )
+    add_event(connection, at=now, action="study_routed_again", study_id=study_id, job_id=job_id)

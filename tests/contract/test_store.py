@@ -290,6 +290,25 @@ def test_a_parked_delivery_parks_the_job_until_a_person_retries_it(database: Dat
         recovery.retry_job(connection, job_id, now=NOW)
 
 
+def test_a_study_that_no_route_took_is_put_before_the_rules_again(database: Database) -> None:
+    record(database, IMAGE)
+    with database.begin() as connection:
+        (study,) = studies.open_studies(connection)
+        studies.complete_study(connection, study, because="test", now=NOW)
+        complete = routing.next_complete_study(connection)
+        assert complete is not None
+        routing.mark_routed(connection, complete, [])
+        nobody = replace(new_job(complete, "1" * 64), model="", model_version="")
+        job_id = routing.add_job(
+            connection, nobody, now=NOW, state=JobState.REFUSED, stage=JobStage.DONE
+        )
+        assert job_id is not None
+        assert routing.next_complete_study(connection) is None
+    with database.begin() as connection:
+        assert recovery.retry_job(connection, job_id, now=NOW) is JobState.REFUSED
+        assert routing.next_complete_study(connection) is not None
+
+
 def test_the_newest_offered_version_of_a_model_is_chosen(database: Database) -> None:
     with database.begin() as connection:
         for version, reason, seen in (
