@@ -15,6 +15,7 @@ from zlib import error as DeflateError
 from pydicom import Dataset, dcmread
 from pydicom.datadict import dictionary_VR
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
 from pydicom.multival import MultiValue
 
 from dicom_node.domain.study import MODALITY_OF_SOP_CLASS, InstanceRecord, role_of
@@ -54,6 +55,21 @@ RECORDED_KEYWORDS = frozenset(
 )
 _REQUIRED_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 _IDENTITY = ("PatientID", "IssuerOfPatientID", "PatientBirthDate")
+# What pydicom lets out on malformed data sets, in all that this module calls.
+_UNREADABLE = (
+    InvalidDicomError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    OSError,
+    AttributeError,
+    ArithmeticError,
+    NotImplementedError,
+    RecursionError,
+    StructError,
+    DeflateError,
+)
 _UID_PATTERN = re.compile(r"[0-9.]{1,64}")
 _PREAMBLE_BYTES = 132
 _GROUP_LENGTH_BYTES = 12
@@ -83,18 +99,7 @@ def read_header(path: Path, arrival: Arrival, *, keywords: Iterable[str] = ()) -
     """
     try:
         dataset = dcmread(path, stop_before_pixels=True)
-    except (
-        InvalidDicomError,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        OSError,
-        AttributeError,
-        NotImplementedError,
-        StructError,
-        DeflateError,
-    ) as error:
+    except _UNREADABLE as error:
         raise BadInput(
             f"the data set's header cannot be read ({type(error).__name__}); send the image again"
         ) from error
@@ -123,6 +128,14 @@ def read_header(path: Path, arrival: Arrival, *, keywords: Iterable[str] = ()) -
     )
 
 
+def sender_of(path: Path) -> str:
+    """Calling AE title from the file meta information that the receiver wrote, or nothing."""
+    try:
+        return str(read_file_meta_info(path).get("SourceApplicationEntityTitle", "")).strip()
+    except _UNREADABLE:
+        return ""
+
+
 def _uid(dataset: Dataset, keyword: str) -> str:
     value = _text(dataset, keyword)
     if not _UID_PATTERN.fullmatch(value):
@@ -134,7 +147,7 @@ def _uid(dataset: Dataset, keyword: str) -> str:
 def _text(dataset: Dataset, keyword: str) -> str:
     try:
         return str(dataset.get(keyword) or "").strip()
-    except (ValueError, TypeError, LookupError):
+    except _UNREADABLE:
         return ""
 
 
@@ -158,7 +171,7 @@ def _header(dataset: Dataset, keywords: Iterable[str]) -> dict[str, Any]:
     for keyword in sorted(keywords):
         try:
             value = _plain(dataset.get(keyword), dictionary_VR(keyword))
-        except (ValueError, TypeError, LookupError):
+        except _UNREADABLE:
             continue  # an unreadable optional value counts as absent
         if value not in (None, "", []):
             header[keyword] = value

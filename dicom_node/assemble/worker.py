@@ -9,12 +9,12 @@ from pathlib import Path
 
 import structlog
 
-from dicom_node.assemble.header import Arrival, read_header
+from dicom_node.assemble.header import Arrival, read_header, sender_of
 from dicom_node.domain.study import Complete, CompletionPolicy, InstanceRecord, decide_completion
 from dicom_node.errors import BadInput, short_uid
 from dicom_node.store import studies
 from dicom_node.store.database import Database
-from dicom_node.store.files import keep_instance, make_folder
+from dicom_node.store.files import keep_instance, link_durably
 from dicom_node.store.inbox import AssociationListing, remove_if_done, scan
 
 BATCH = 64
@@ -75,7 +75,7 @@ class Assembler:
                     path=relative,
                     reason=reason,
                     association=association,
-                    calling_ae_title="",
+                    calling_ae_title=sender_of(path),
                     received_at=datetime.fromtimestamp(path.stat().st_mtime, UTC),
                 )
         for path in files:
@@ -85,10 +85,7 @@ class Assembler:
     def _quarantine(self, association: str, path: Path) -> str:
         """Give an unreadable file a second name under `quarantine/`; harmless if done twice."""
         relative = f"quarantine/{association}-{path.name}"
-        target = self.store_dir / relative
-        make_folder(target.parent)
-        if not target.exists():
-            target.hardlink_to(path)
+        link_durably(path, self.store_dir / relative)
         return relative
 
     def _complete_due(self) -> bool:

@@ -58,10 +58,12 @@ class Reporter:
             log.info("results stored", action="results_stored", count=len(made))
         except Transient:
             raise
-        except NodeError as error:
-            log.error("job parked", action="job_parked", error=str(error))
+        except Exception as error:  # noqa: BLE001 - one report must not take the scorer down
+            # The text of a library's error may quote the data set: its type alone is told.
+            told = str(error) if isinstance(error, NodeError) else type(error).__name__
+            log.error("job parked", action="job_parked", error=told)
             with self._database.begin() as connection:
-                settle_parked(connection, job, error=str(error), now=self._clock())
+                settle_parked(connection, job, error=f"report: {told}", now=self._clock())
         return True
 
     def _report(self, job: ClaimedJob) -> tuple[list[NewResult], bool]:

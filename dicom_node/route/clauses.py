@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from math import isfinite
 from typing import Annotated, Any, Self
 
 from cel_expr_python import cel
@@ -137,6 +138,12 @@ def _values(header: Header, keyword: str) -> list[Any]:
 def _matches_any(values: list[Any], wanted: tuple[str, ...]) -> bool:
     folded = {item.casefold() for item in wanted}
     return any(str(value).casefold() in folded for value in values)
+
+
+def first_number(header: Header, keyword: str) -> float | None:
+    """First finite number of an attribute, or None; headers may hold several, or none at all."""
+    numbers = [_number(value) for value in _values(header, keyword)]
+    return next((number for number in numbers if isfinite(number)), None)
 
 
 def _number(value: Any) -> float:

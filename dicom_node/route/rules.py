@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from dicom_node.domain.study import Role
 from dicom_node.errors import ConfigError
-from dicom_node.route.clauses import CelCondition, Clause, Refusal
+from dicom_node.route.clauses import CelCondition, Clause, Refusal, first_number
 from dicom_node.store.routing import Decision, StoredInstance
 
 
@@ -160,7 +160,7 @@ def _apply(
             accepted[item.series_instance_uid].append(item)
     decisions = _objections(route, objections)
     for series_instance_uid, items in list(accepted.items()):
-        frames = sum(int(item.header.get("NumberOfFrames") or 1) for item in items)
+        frames = _frames(items)
         if frames < route.minimum_instances:
             del accepted[series_instance_uid]
             reason = f"series has {frames} images, route needs {route.minimum_instances}"
@@ -203,6 +203,10 @@ def _objections(route: Route, objections: Mapping[StoredInstance, str | None]) -
 
 def _series_rank(uid: str, items: Sequence[StoredInstance]) -> tuple[int, float, str]:
     """Most images first, then the thinnest slices; the UID settles ties for good."""
-    thickness = items[0].header.get("SliceThickness")
-    frames = sum(int(item.header.get("NumberOfFrames") or 1) for item in items)
-    return -frames, float(thickness) if thickness else float("inf"), uid
+    thickness = first_number(items[0].header, "SliceThickness")
+    return -_frames(items), thickness if thickness and thickness > 0 else float("inf"), uid
+
+
+def _frames(items: Sequence[StoredInstance]) -> int:
+    numbers = [first_number(item.header, "NumberOfFrames") for item in items]
+    return sum(int(number) if number and number >= 1 else 1 for number in numbers)

@@ -7,6 +7,7 @@ under their digest, predictions and results under the job's number and our own U
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -44,6 +45,18 @@ def instance_path(digest: str) -> str:
     return f"instances/{digest[:2]}/{digest[2:4]}/{digest}.dcm"
 
 
+def link_durably(source: Path, target: Path) -> None:
+    """Give a file a second name that survives a power loss; harmless if done twice.
+
+    The folder is synced even if the name is there: whoever made it may have been killed before it
+    was durable. Both names must lie on one file system.
+    """
+    make_folder(target.parent)
+    with suppress(FileExistsError):
+        os.link(source, target)
+    fsync_folder(target.parent)
+
+
 def keep_instance(store_dir: Path, source: Path, digest: str) -> str:
     """Give an inbox file its place in the store; the inbox name stays until the row is written.
 
@@ -55,11 +68,5 @@ def keep_instance(store_dir: Path, source: Path, digest: str) -> str:
         Path relative to `store_dir`.
     """
     relative = instance_path(digest)
-    target = store_dir / relative
-    make_folder(target.parent)
-    try:
-        os.link(source, target)
-    except FileExistsError:
-        return relative
-    fsync_folder(target.parent)
+    link_durably(source, store_dir / relative)
     return relative

@@ -12,7 +12,7 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from dicom_node.assemble.header import Arrival, read_header
+from dicom_node.assemble.header import Arrival, read_header, sender_of
 from dicom_node.domain.study import Role
 from dicom_node.errors import BadInput
 
@@ -127,3 +127,12 @@ def test_companions_are_recognised_by_class_whatever_their_modality_says(
 ) -> None:
     made = dataset(SOPClassUID=f"1.2.840.10008.5.1.4.1.1.{sop_class}", Modality="CR")
     assert read_header(written(tmp_path, made), ARRIVAL).role is Role.RESULT
+
+
+def test_a_data_set_nested_without_end_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, dataset())
+    level = b"\x40\x00\x30\xa7SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
+    path.write_bytes(path.read_bytes() + level * 5000)
+    with pytest.raises(BadInput):
+        read_header(path, ARRIVAL)
+    assert sender_of(path) == "PACS"

@@ -85,6 +85,12 @@ def test_of_two_ct_series_the_longer_then_the_thinner_is_chosen() -> None:
     assert any("another series" in item.reason for item in decisions)
 
 
+def test_malformed_numbers_in_a_header_stop_nobody() -> None:
+    odd = ct(12, SliceThickness=[5.0, 5.0], NumberOfFrames=["x", 1])
+    other = ct(12, series="1.6", SliceThickness=1.0)
+    assert list(routed(*odd, *other)) == ["chest-ct"]
+
+
 def test_an_enhanced_ct_counts_its_frames() -> None:
     assert routed(image(Modality="CT", NumberOfFrames=40)) == {"chest-ct": [1]}
 
