@@ -1,89 +1,213 @@
-"""The model card: what a person must know before trusting a score."""
+"""The model card: what a person must know before trusting a score.
+
+In the order of Mitchell et al. 2019, "Model Cards for Model Reporting" (arXiv:1810.03993).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from training.recipes.base import Recipe
 
 _SPLITS = {
-    "validation": "validation (grouped, from the training split)",
+    "validation": "validation (out of the training split)",
     "test": "official test split",
-    "test_strict": "official test split without doubtful labels and relatives of training images",
+    "test_strict": "official test split without doubtful labels, copies and relatives",
 }
-_METRICS = ("auc", "accuracy", "sensitivity", "specificity", "brier")
+_METRICS = ("auc", "accuracy", "sensitivity", "specificity", "precision", "f1")
+_WHOLE = "whole picture"
 
 
-def card(recipe: Recipe, metadata: dict[str, Any], report: dict[str, Any]) -> str:
-    """Markdown text of `docs/README.md`; every number comes from `report`."""
+def card(recipe: Recipe, metadata: Mapping[str, Any], report: Mapping[str, Any]) -> str:
+    """Markdown text of `docs/README.md`; every number comes from `metadata` and `report`."""
     section = metadata["dicom_node"]
-    finding = section["findings"][0]
-    use = recipe.intended_use
-    age = f"{use['age_years'][0]} to {use['age_years'][1]} completed years"
-    lines = [
-        f"# {recipe.labels.title}",
+    parts = [
+        [f"# {recipe.title}", ""],
+        _first_words(recipe, report),
+        ["", "## Model", *_model(recipe, metadata, report)],
+        ["", "## Intended use", *_use(section["intended_use"])],
+        ["", "## Evidence", *_evidence(report), "", *_thresholds(section)],
+        ["", "## Groups", *_groups(report)],
+        ["", "## What the scope gate refuses", *_gate(section, report)],
+        ["", "## What the model looks at", *_attention(report)],
+        ["", "## Known flaws", *(f"- {limit}" for limit in recipe.limits)],
+        ["", "## Data and licence", *_data(recipe)],
+        ["", "## Training", *_training(recipe, section, report), ""],
+    ]
+    return "\n".join(line for part in parts for line in part)
+
+
+def _first_words(recipe: Recipe, report: Mapping[str, Any]) -> list[str]:
+    """What confounds the data comes before anything else, where it was measured."""
+    measured = report.get("confounding")
+    if not measured:
+        return [str(recipe.intended_use["statement"])]
+    split = "test" if "test" in measured["chance"] else "train"
+    by_part = {
+        part: max(
+            (figures[split] for figures in kinds.values()), key=lambda figure: figure["accuracy"]
+        )
+        for part, kinds in measured["accuracy"].items()
+        if part != _WHOLE
+    }
+    best = max(by_part, key=lambda part: by_part[part]["accuracy"])
+    border = by_part["border of 10 % alone"]
+    return [
+        f"Its data are confounded: {_share(border)} of the {split} pictures are told apart by the "
+        f"outer border of 10 % alone, without any lung, and {_share(by_part[best])} by the most "
+        f"telling part ({best}), where chance gives {measured['chance'][split]:.2f}; so the "
+        "figures below measure where a picture comes from, not disease.",
         "",
-        f"`{recipe.name}` {metadata['version']}, {recipe.architecture}. {use['statement']}",
+        str(recipe.intended_use["statement"]),
+    ]
+
+
+def _share(figure: Mapping[str, Any]) -> str:
+    return "{:.2f} ({:.2f} to {:.2f})".format(figure["accuracy"], *figure["ci95"])
+
+
+def _model(recipe: Recipe, metadata: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
+    shape = recipe.preprocessing
+    return [
+        f"`{report['model']}` {metadata['version']}: {recipe.architecture}, input {shape.rows} x "
+        f"{shape.columns}, outputs {', '.join(recipe.outputs)} ({recipe.function}). "
+        f"{recipe.license}.",
+    ]
+
+
+def _use(use: Mapping[str, Any]) -> list[str]:
+    lines = [f"- Modality: {', '.join(use['modalities'])}; body: {', '.join(use['body_parts'])}"]
+    if use.get("view_positions"):
+        lines.append(f"- View: {', '.join(use['view_positions'])}")
+    if use.get("age_years"):
+        low, high = use["age_years"]
+        known = "" if use.get("age_must_be_known", True) else "; an unknown age is remarked"
+        lines.append(f"- Age: {low} to {high} completed years{known}")
+    lines.append("- Anything else is not analysed, or is marked where a route says so.")
+    return lines
+
+
+def _evidence(report: Mapping[str, Any]) -> list[str]:
+    rows = []
+    for split, figures in report["splits"].items():
+        cells = [_cell(figures, metric) for metric in _METRICS]
+        refused = f"{figures['refused_fraction']:.1%}"
+        rows.append([_SPLITS[split], str(figures["n"]), *cells, refused])
+    return [
+        *_table(["images", "n", *_METRICS, "refused"], rows),
         "",
-        "## Intended use",
-        f"- Modality: {', '.join(use['modalities'])}; body part: {', '.join(use['body_parts'])}",
-        *([f"- View: {', '.join(use['view_positions'])}"] if "view_positions" in use else []),
-        f"- Age: {age}" + ("" if use["age_must_be_known"] else "; an unknown age is remarked"),
-        "- Anything else is not analysed, or is marked where a route says so.",
+        f"95 % intervals. Every image counts, refused by the scope gate or not. Threshold "
+        f"{report['threshold']}, chosen on validation. Produced by `python -m training export`; "
+        "again by `python -m training evaluate`.",
+    ]
+
+
+def _cell(figures: Mapping[str, Any], metric: str) -> str:
+    value, interval = figures.get(metric), figures["ci95"].get(metric)
+    if value is None:
+        return "-"
+    return f"{value:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+
+
+def _thresholds(section: Mapping[str, Any]) -> list[str]:
+    rows = [
+        [
+            finding["label"],
+            point["name"].replace("_", " ") + (" (in use)" if _in_use(finding, point) else ""),
+            str(point["threshold"]),
+            f"{point['sensitivity']:.3f}",
+            f"{point['specificity']:.3f}",
+        ]
+        for finding in section["findings"]
+        for point in finding["operating_points"]
+    ]
+    heads = ["finding", "operating point", "threshold", "sensitivity", "specificity"]
+    return [*_table(heads, rows), "", "On validation pictures and a mild variation of each."]
+
+
+def _in_use(finding: Mapping[str, Any], point: Mapping[str, Any]) -> bool:
+    return bool(finding["threshold"] == point["threshold"])
+
+
+def _groups(report: Mapping[str, Any]) -> list[str]:
+    rows = [
+        [column, name, str(share["n"]), str(share["n_positive"]), _share(share)]
+        for column, groups in report["subgroups"].items()
+        for name, share in groups.items()
+    ]
+    if not rows:
+        return ["The data name no groups that could be measured apart."]
+    return _table(["column", "group", "n", "with the finding", "called right"], rows)
+
+
+def _gate(section: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
+    rows = [
+        [name, str(figure["n"]), "yes" if figure["outside"] else "no", f"{figure['refused']:.1%}"]
+        for name, figure in report["scope_gate"].items()
+    ]
+    return [
+        "The gate compares the network's own embedding of a picture with those of the training "
+        f"pictures (limit {section['scope_gate']['limit']:.3f}, set on validation pictures and "
+        "mild variations of them). Outsiders were made of validation pictures by formula, or are "
+        "named; none was learned from.",
         "",
-        "## Evidence",
-        *_table(report),
-        "",
-        f"95 % intervals: bootstrap over images within each class. Threshold {finding['threshold']}"
-        " (balanced point of the validation split). Produced by"
-        f" `python -m training evaluate {recipe.name}`.",
-        "",
-        "| operating point | threshold | sensitivity (validation) | specificity (validation) |",
-        "| --- | --- | --- | --- |",
-        *(
-            f"| {p['name']} | {p['threshold']} | {p['sensitivity']:.3f} | {p['specificity']:.3f} |"
-            for p in finding["operating_points"]
-        ),
-        "",
-        "## Known flaws",
-        *(f"- {limit}" for limit in recipe.limits),
-        "",
-        "## Data and licence",
-        f"{recipe.labels.data_title}. Licence: {recipe.labels.license}. Details: "
+        *_table(["pictures", "n", "ought to be refused", "refused"], rows),
+    ]
+
+
+def _attention(report: Mapping[str, Any]) -> list[str]:
+    sanity = (
+        "Replacing the weights by random ones changes the maps: mean rank correlation "
+        f"{report['map_correlation_randomised']:.2f}."
+    )
+    lungs = report["inside_lungs"]
+    if lungs["inside"] is None:
+        return ["No true positive had a believable lung field to be measured against.", sanity]
+    return [
+        f"Of the heat map of a true positive, {lungs['inside']:.0%} lies inside the lungs (mean of "
+        f"{lungs['n']} pictures; an even map would have {lungs['by_chance']:.0%}; "
+        f"{lungs['left_out']} pictures left out). The lungs are estimated by a rough rule without "
+        "a network, so take this as a comparison between models, not as a measurement.",
+        sanity,
+    ]
+
+
+def _data(recipe: Recipe) -> list[str]:
+    return [
+        f"{recipe.data_title}. {recipe.citation}. Licence: {recipe.license}. Details: "
         "`data_license.txt`. No image of the data set is in this folder; the golden images are "
         "drawn by a formula.",
-        "",
-        "## Method",
-        f"{recipe.architecture} from ImageNet weights, of which the first {recipe.frozen_layers} "
-        f"layers are kept; {recipe.epochs} epochs (best validation AUC kept), running average of "
-        f"the weights, batch {recipe.batch_size}, AdamW at {recipe.learning_rate} "
-        "with one cycle, smoothed and class-balanced cross-entropy. Validation is one of "
-        f"{recipe.folds} folds grouped by `{recipe.group_column}`. Copies were taken once; copies "
-        "of test images not at all. Probabilities: sigmoid(logit / "
-        f"{finding['temperature']:.4f} + {finding['bias']:.4f}), fitted on validation. Heat map: "
-        "class activation map, which equals Grad-CAM for this network. bfloat16 changes a "
-        f"validation probability by at most {section['bfloat16_deviation']}.",
-        "",
-        f"Train again: `python -m training all {recipe.name}` (seed {recipe.seed}).",
-        "",
     ]
-    return "\n".join(lines)
 
 
-def _table(report: dict[str, Any]) -> list[str]:
+def _training(recipe: Recipe, section: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
+    bias = ", ".join(f"{value:.4f}" for value in section["calibration"]["bias"])
     lines = [
-        "| images | n (with finding) | " + " | ".join(_METRICS) + " |",
-        "| --- " * (len(_METRICS) + 2) + "|",
+        f"Recipe `{recipe.name}`: {recipe.epochs} epochs at most, batch {recipe.batch_size}, "
+        f"{recipe.optimizer}, initial weights: {recipe.weights}; the best validation epoch was "
+        f"kept. Probabilities: {recipe.function}(logits / "
+        f"{section['calibration']['temperature']:.4f} + [{bias}]), fitted on validation for "
+        "equally frequent classes. Heat map: Grad-CAM, computed in the forward pass. bfloat16 "
+        f"changes a validation probability by at most {section['bfloat16_deviation']}.",
     ]
-    for split, title in _SPLITS.items():
-        part = report[split]
-        cells = [
-            "{:.3f} ({:.3f} to {:.3f})".format(
-                part[metric]["value"], *part[metric]["confidence_interval"]
-            )
-            for metric in _METRICS
+    timing = report.get("training")
+    if timing:
+        lines += [
+            "",
+            f"It took {timing['seconds'] / 60:.0f} minutes on {timing['processor']} "
+            f"({timing['device']}): about {timing['energy_kwh']:.2g} kWh and "
+            f"{timing['carbon_kg']:.2g} kg CO2, assuming {timing['watts_assumed']:.0f} W and "
+            f"{timing['kg_co2_per_kwh_assumed']} kg/kWh.",
         ]
-        lines.append(
-            f"| {title} | {part['n']} ({part['n_positive']}) | " + " | ".join(cells) + " |"
-        )
-    return lines
+    return [
+        *lines,
+        "",
+        f"Train again: `python -m training fit {recipe.name}` (seed {recipe.seed}).",
+    ]
+
+
+def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    heads = list(heads)
+    lines = [heads, ["---"] * len(heads), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]

@@ -1,101 +1,163 @@
-"""Numbers with confidence intervals, from the exported bundle as the node runs it."""
+"""Measure a model folder on labelled pictures of any origin, as the node would score them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
+from pydicom import Dataset
 
-from dicom_node.score.bundle import read_bundle
-from dicom_node.score.engine import Classifier, open_classifier
-from training.data import Picture, Splits
-from training.recipes.base import Recipe
+from dicom_node.errors import BadInput
+from dicom_node.score.pixels import read_header
+from dicom_node.score.quality import check_header
+from training.data import Item, Picture, Source, strict_test
+from training.data.tables import PICTURES, FileSource
+from training.metrics import measure
+from training.predict import Predicted, predict, write_csv
 
-Vector = NDArray[np.float64]
-RESAMPLES = 2000
-_LEVEL = (2.5, 97.5)
-
-
-def scores(classifier: Classifier, pictures: list[Picture]) -> tuple[Vector, Vector]:
-    """Calibrated probabilities of the first finding and targets, (N,) each."""
-    tensors = [classifier.pipeline.tensor(picture.plane) for picture in pictures]
-    targets = np.array([picture.target for picture in pictures])
-    return classifier.predict(tensors).probabilities[:, 0], targets
+SEED = 20261121
+TEST = "test"
+_LEARNED = frozenset({"train", "validation"})
+_STRICT_COLUMNS = frozenset({"dup_group", "label_flag"})
+_NO_VALUE = "(none)"
+_MOST_PROBLEMS = 20
 
 
-def measure(
-    probabilities: Vector, targets: Vector, threshold: float, *, seed: int
+def evaluate(
+    model_dir: Path,
+    source: Source,
+    *,
+    split: str | None,
+    label_map: Mapping[str, str] | None = None,
+    group_by: str | None = None,
+    seed: int = SEED,
+    predictions_csv: Path | None = None,
+    progress: bool = False,
 ) -> dict[str, Any]:
-    """AUC, accuracy, sensitivity, specificity and Brier score with 95 % bootstrap intervals.
+    """Compute every figure of a model on a split, ready for JSON.
 
-    Images are resampled, `RESAMPLES` times, within each class.
+    Parameters
+    ----------
+    split, label_map
+        See `training.predict.predict`.
+    group_by
+        Column of the source whose values are measured apart.
+    predictions_csv
+        Where to write the score of each picture.
+
+    Returns
+    -------
+    dict
+        What `training.metrics.measure` gives, `refused` and `refused_fraction` (by the scope gate;
+        all figures count these pictures) and `accepted` (the figures without them), then `model`,
+        `version`, `engine`, `data`, `split`, `unknown_labels` (label -> pictures left out),
+        `problems` (the first rows or files of the source, whatever their split, that are no
+        labelled images) and `problem_count`, `refused_by_header` (how many of the pictures the
+        node would not score because of their DICOM header, the gate apart; null without headers),
+        `groups` (value -> the same figures; with `group_by`) and `strict` (the same figures without
+        relatives of learned pictures and without doubted labels; where the test split of a source
+        tells).
+
+    Raises
+    ------
+    BadInput
+        As `predict`, or the source has no such column.
     """
-    generator = np.random.default_rng(seed)
-    positive, negative = np.flatnonzero(targets > 0), np.flatnonzero(targets == 0)
-    draws = [
-        np.concatenate(
-            [generator.choice(positive, positive.size), generator.choice(negative, negative.size)]
-        )
-        for _ in range(RESAMPLES)
-    ]
-    called = probabilities >= threshold
-    metrics: dict[str, Callable[[Any], float]] = {
-        "auc": lambda i: float(roc_auc_score(targets[i], probabilities[i])),
-        "accuracy": lambda i: float((called[i] == (targets[i] > 0)).mean()),
-        "sensitivity": lambda i: float(called[i][targets[i] > 0].mean()),
-        "specificity": lambda i: float((~called[i])[targets[i] == 0].mean()),
-        "brier": lambda i: float(((probabilities[i] - targets[i]) ** 2).mean()),
+    predicted = predict(model_dir, source, split=split, label_map=label_map, progress=progress)
+    if predictions_csv is not None:
+        write_csv(predictions_csv, predicted.rows())
+    report = _figures(predicted, seed) | {
+        "model": predicted.bundle.name,
+        "version": predicted.bundle.version,
+        "engine": predicted.engine,
+        "data": predicted.data,
+        "split": predicted.split,
+        "unknown_labels": predicted.unknown,
+        "problems": list(source.problems[:_MOST_PROBLEMS]),
+        "problem_count": len(source.problems),
+        "refused_by_header": _refused_by_header(predicted, source),
     }
-    everything = np.arange(targets.size)
-    result: dict[str, Any] = {"n": int(targets.size), "n_positive": int(positive.size)}
-    for name, metric in metrics.items():
-        low, high = np.percentile([metric(draw) for draw in draws], _LEVEL)
-        result[name] = {
-            "value": round(metric(everything), 4),
-            "confidence_interval": [round(float(low), 4), round(float(high), 4)],
-        }
-    return result
-
-
-def strict_test(recipe: Recipe, splits: Splits) -> list[Picture]:
-    """Test images with an undoubted label whose group and copies are not in what was learned."""
-    learned = splits.train + splits.validation
-    groups = {picture.row[recipe.group_column] for picture in learned}
-    return [
-        picture
-        for picture in splits.test
-        if picture.row[recipe.group_column] not in groups
-        and not picture.row.get("label_flag")
-        and not _shared_copy(picture)
-    ]
-
-
-def _shared_copy(picture: Picture) -> bool:
-    # In covid_ct every duplicate group that reaches the test split reaches the training split too.
-    return bool(picture.row.get("label_flag") is not None and picture.row["dup_group"])
-
-
-def evaluate(recipe: Recipe, splits: Splits, folder: Path) -> dict[str, Any]:
-    """Score an exported bundle on the validation and official test splits."""
-    classifier = open_classifier(read_bundle(folder), device="cpu")
-    threshold = classifier.bundle.findings[0].threshold
-    parts = {
-        "validation": splits.validation,
-        "test": splits.test,
-        "test_strict": strict_test(recipe, splits),
-    }
-    report: dict[str, Any] = {
-        "model": recipe.name,
-        "version": classifier.bundle.version,
-        "data_set": recipe.data_set,
-        "threshold": threshold,
-        "engine": classifier.engine,
-    }
-    for name, pictures in parts.items():
-        probabilities, targets = scores(classifier, pictures)
-        report[name] = measure(probabilities, targets, threshold, seed=recipe.seed)
+    if group_by is not None:
+        report["groups"] = _by_group(predicted, group_by, seed)
+    strict = _strict(predicted, source)
+    if strict is not None:
+        report["strict"] = _figures(predicted.take(strict), seed)
     return report
+
+
+def _figures(predicted: Predicted, seed: int) -> dict[str, Any]:
+    inside = np.flatnonzero(predicted.distance <= 1).tolist()
+    count = len(predicted.items)
+    refused = count - len(inside)
+    return {
+        **_measured(predicted, seed),
+        "refused": refused,
+        "refused_fraction": round(refused / count, 6) if count else None,
+        "accepted": _measured(predicted.take(inside), seed),
+    }
+
+
+def _measured(predicted: Predicted, seed: int) -> dict[str, Any]:
+    return measure(
+        predicted.targets,
+        predicted.outputs,
+        labels=predicted.labels,
+        positive=predicted.positive,
+        threshold=predicted.threshold,
+        seed=seed,
+        groups=predicted.groups,
+    )
+
+
+def _by_group(predicted: Predicted, column: str, seed: int) -> dict[str, dict[str, Any]]:
+    known = sorted({name for item in predicted.items for name in item.columns})
+    if column not in known:
+        raise BadInput(
+            f"{predicted.data} has no column {column!r} to group by; "
+            + (f"it has {', '.join(known)}" if known else "it has no columns")
+        )
+    values = np.array([item.columns.get(column, "") or _NO_VALUE for item in predicted.items])
+    return {
+        str(value): _figures(predicted.take(np.flatnonzero(values == value).tolist()), seed)
+        for value in np.unique(values)
+    }
+
+
+def _strict(predicted: Predicted, source: Source) -> list[int] | None:
+    """Places of test pictures of undoubted label unrelated to learned ones, where columns tell."""
+    columns = {name for item in predicted.items for name in item.columns}
+    if predicted.split != TEST or not columns & _STRICT_COLUMNS:
+        return None
+    learned = [_unread(item) for item in source.items if item.split in _LEARNED]
+    kept = strict_test([_unread(item) for item in predicted.items], learned)
+    paths = {picture.item.path for picture in kept}
+    return [place for place, item in enumerate(predicted.items) if item.path in paths]
+
+
+def _unread(item: Item) -> Picture:
+    return Picture(item, np.empty((1, 0, 0), np.float32), 0)
+
+
+def _refused_by_header(predicted: Predicted, source: Source) -> int | None:
+    if not isinstance(source, FileSource):
+        return None
+    headers = [_header(source.root, item) for item in predicted.items]
+    stated = [header for header in headers if header is not None]
+    use = predicted.bundle.intended_use
+    return sum(bool(check_header(use, one).violations) for one in stated) if stated else None
+
+
+def _header(root: Path, item: Item) -> Dataset | None:
+    """Header of the file, or of a file of the series, that an item lies in; None for a picture."""
+    place = root / item.path
+    if place.suffix.lower() in PICTURES:
+        return None
+    if not place.exists():
+        # A slice is named by its series and its place in it.
+        place = root / item.path.rpartition("#")[0]
+    if place.is_dir():
+        files = (file for file in sorted(place.iterdir()) if file.is_file())
+        place = next(file for file in files if file.name[0] != "." and file.name != "DICOMDIR")
+    return read_header(place)

@@ -1,267 +1,285 @@
-"""Write a trained network as a model folder: weights, ONNX, declarations, golden scores, card."""
+"""Write a trained run as a model folder: weights, ONNX, gate, declarations, golden scores, card."""
 
 from __future__ import annotations
 
-import json
+import re
 import shutil
-import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import monai
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
-from onnxruntime.capi.onnxruntime_inference_collection import InferenceSession
+from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
 
+from dicom_node.errors import BadInput
 from dicom_node.score.bundle import (
     CARD,
-    DIGESTED,
     GOLDEN,
     INFERENCE,
     LICENSE,
     METADATA,
     ONNX,
-    WEIGHTS,
-    file_sha256,
+    SCOPE,
+    digested,
+    read_bundle,
 )
+from dicom_node.score.calibration import calibrated
+from dicom_node.score.engine import Raw
 from dicom_node.score.golden import image_digest, synthetic_image
-from dicom_node.score.networks import ARCHITECTURES
-from dicom_node.score.transforms import Pipeline
-from training.calibrate import Calibration, calibrate, operating_points
+from dicom_node.score.manifest import Calibration
+from dicom_node.score.networks import StagedNetwork, build
+from dicom_node.score.runtime import onnxruntime
+from dicom_node.score.transforms import FloatArray, Pipeline
+from training.calibrate import calibrate, operating_points
 from training.card import card
-from training.data import Examples, Splits
-from training.evaluate import evaluate
+from training.data import Picture, Splits
+from training.evidence import entries, measured
+from training.explain import randomised_correlation
+from training.gate import fit_scope, judge
+from training.metadata import Chosen, metadata, seal, write_json
+from training.onnx_export import write_onnx
 from training.recipes.base import Recipe
+from training.runs import TIMING, WEIGHTS, read_json
+from training.variations import mild
 
-VERSION = "0.1.0"
-MANUFACTURER = "dicom_node project"
+VERSION = "0.3.0"
+EVIDENCE = "docs/evidence.json"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _GOLDEN_TOLERANCE = 1e-3
 _GOLDEN_IMAGES = ((320, 288, 0.0), (256, 384, 1.3), (224, 224, 2.6))
-_OPSET = 18
+_JUDGED = 200
+"""Validation pictures of which outsiders are made; more cost minutes."""
+_BATCH = 16
 
 
-def export(recipe: Recipe, splits: Splits, trained: Path, folder: Path) -> dict[str, Any]:
-    """Write the model folder and return its evaluation.
+class ExportedNetwork:
+    """The ONNX file of a model folder on the CPU, before the folder is sealed."""
+
+    def __init__(self, folder: Path) -> None:
+        library: Any = onnxruntime  # its classes are re-exported in a way that type checkers miss
+        # By path: tensors of the file lie in the weights beside it.
+        self._session = library.InferenceSession(
+            str(folder / ONNX), providers=["CPUExecutionProvider"]
+        )
+
+    def run(self, images: FloatArray) -> Raw:
+        """Score prepared images (N, 3, rows, columns) float32."""
+        outputs: Any = self._session.run(list(Raw._fields), {"images": images})
+        return Raw(*outputs)
+
+    def embed(self, images: FloatArray) -> FloatArray:
+        """Embeddings (N, D) of prepared images."""
+        return self.run(images).embedding
+
+    def logits(self, pipeline: Pipeline, pictures: Sequence[Picture]) -> NDArray[np.float64]:
+        """Logits (N, K) of pictures."""
+        tensors = [pipeline.tensor(picture.plane) for picture in pictures]
+        parts = [
+            self.run(np.stack(tensors[start : start + _BATCH])).logits
+            for start in range(0, len(tensors), _BATCH)
+        ]
+        return np.concatenate(parts).astype(np.float64)
+
+
+def export(
+    recipe: Recipe,
+    splits: Splits,
+    run: Path,
+    folder: Path,
+    *,
+    version: str = VERSION,
+    others: Mapping[str, Sequence[FloatArray]] | None = None,
+    confounding: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write the model folder and return its evidence; the last step makes it valid.
 
     Parameters
     ----------
-    trained
+    run
         Folder with `weights.safetensors` of `training.fit`.
     folder
-        The model folder to (re)write; its name must be the recipe's.
+        The model folder to (re)write; its name becomes the model's.
+    others
+        Planes (1, rows, columns) of other data sets by name, which the gate ought to refuse.
+    confounding
+        What `training.confounding` measured on the data set, for the card.
+
+    Raises
+    ------
+    BadInput
+        The folder's name cannot be a model's, there are no validation pictures of some class, or
+        the run's weights do not belong to the recipe.
     """
-    for part in ("configs", "models", "docs"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(trained / "weights.safetensors", folder / WEIGHTS)
-    network = ARCHITECTURES[recipe.architecture](1)
-    network.load_state_dict(load_file(folder / WEIGHTS))
-    network.eval()
-    _write_onnx(network, recipe, folder / ONNX)
-    pipeline = Pipeline(recipe.preprocessing)
-    logits, targets = _validation_logits(recipe, splits, pipeline, folder)
-    calibration = calibrate(logits, targets)
-    points = operating_points(calibration.apply(logits), targets)
-    deviation = _bfloat16_deviation(network, splits, pipeline, calibration, logits)
-    inference = {
-        "network": {"architecture": recipe.architecture, "findings": 1},
-        "preprocessing": recipe.preprocessing.model_dump(mode="json"),
-    }
-    _write_json(folder / INFERENCE, inference)
-    _write_json(folder / GOLDEN, _golden(recipe, pipeline, calibration, folder))
-    (folder / LICENSE).write_text(recipe.license_text)
-    (folder / CARD).write_text("")
-    metadata = _metadata(recipe, calibration, points, deviation)
-    _seal(folder, metadata)
-    report = evaluate(recipe, splits, folder)
-    metadata["dicom_node"]["evidence"] = _evidence(recipe, report)
-    (folder / CARD).write_text(card(recipe, metadata, report))
-    _seal(folder, metadata)
+    if not _NAME.fullmatch(folder.name):
+        raise BadInput(
+            f"model folder {folder.name!r}: a model's name has 1 to 63 of a-z, 0-9, _ and -, and "
+            "begins with a letter or digit"
+        )
+    network = _trained(recipe, run)
+    workshop = folder.parent / f".{folder.name}.part"
+    shutil.rmtree(workshop, ignore_errors=True)
+    built = workshop / folder.name
+    try:
+        report = _build(recipe, splits, network, built, version, others or {})
+        report |= {"confounding": confounding, "training": _timing(run)}
+        _finish(recipe, built, report)
+        read_bundle(built)
+        _move(built, folder)
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
     return report
 
 
-def _write_onnx(network: nn.Module, recipe: Recipe, path: Path) -> None:
-    size = (2, 3, recipe.preprocessing.rows, recipe.preprocessing.columns)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            network,
-            (torch.zeros(size),),
-            str(path),
-            input_names=["images"],
-            output_names=["logits", "activations"],
-            dynamic_axes={name: {0: "batch"} for name in ("images", "logits", "activations")},
-            opset_version=_OPSET,
-            dynamo=False,
-        )
-    model = onnx.load(str(path))
-    # Traces of the exporting machine's paths do not belong in a published file.
-    for node in model.graph.node:
-        node.doc_string = ""
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, str(path))
+def _trained(recipe: Recipe, run: Path) -> StagedNetwork:
+    network = build(recipe.architecture, len(recipe.outputs))
+    try:
+        network.load_state_dict(load_file(run / WEIGHTS))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise BadInput(
+            f"run folder {run}: {WEIGHTS} is missing or not of {recipe.architecture} with "
+            f"{len(recipe.outputs)} outputs; train with `python -m training fit` first"
+        ) from error
+    return network.eval()
 
 
-def _run_onnx(folder: Path, images: NDArray[np.float32]) -> NDArray[np.float64]:
-    session = InferenceSession(str(folder / ONNX), providers=["CPUExecutionProvider"])
-    logits = [session.run(["logits"], {"images": images[i : i + 16]})[0] for i in _steps(images)]
-    return np.concatenate(logits).astype(np.float64)[:, 0]
-
-
-def _steps(images: NDArray[np.float32]) -> range:
-    return range(0, len(images), 16)
-
-
-def _validation_logits(
-    recipe: Recipe, splits: Splits, pipeline: Pipeline, folder: Path
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    del recipe
-    images = np.stack([pipeline.tensor(picture.plane) for picture in splits.validation])
-    targets = np.array([picture.target for picture in splits.validation])
-    return _run_onnx(folder, images), targets
-
-
-def _bfloat16_deviation(
-    network: nn.Module,
+def _build(
+    recipe: Recipe,
     splits: Splits,
-    pipeline: Pipeline,
-    calibration: Calibration,
-    logits: NDArray[np.float64],
-) -> float:
-    """Largest change of a validation probability under bfloat16 autocast."""
-    loader = torch.utils.data.DataLoader(Examples(splits.validation, pipeline), batch_size=16)
-    parts: list[Tensor] = []
+    network: StagedNetwork,
+    folder: Path,
+    version: str,
+    others: Mapping[str, Sequence[FloatArray]],
+) -> dict[str, Any]:
+    """Write everything but card and evidence, and measure what was written."""
+    for part in ("configs", "models", "docs"):
+        (folder / part).mkdir(parents=True)
+    declared = recipe.preprocessing
+    write_onnx(network, declared.rows, declared.columns, folder)
+    exported, pipeline = ExportedNetwork(folder), Pipeline(declared)
+    calibration, points, deviation = _calibrated(recipe, splits, network, exported)
+    train, held_out = ([p.plane for p in part] for part in (splits.train, splits.validation))
+    gate = fit_scope(exported.embed, pipeline, train, held_out, seed=recipe.seed)
+    gate.save(folder / SCOPE)
+    judged = judge(
+        gate, exported.embed, pipeline, held_out[:_JUDGED], others=others, seed=recipe.seed
+    )
+    write_json(
+        folder / INFERENCE,
+        {
+            "network": {"architecture": recipe.architecture, "outputs": len(recipe.outputs)},
+            "preprocessing": declared.model_dump(mode="json"),
+        },
+    )
+    write_json(folder / GOLDEN, _golden(pipeline, exported, calibration))
+    (folder / LICENSE).write_text(recipe.license_text)
+    (folder / CARD).write_text("")
+    chosen = Chosen(calibration, points, gate.limit, deviation)
+    content = metadata(recipe, folder.name, version, chosen)
+    seal(folder, content)
+    report = measured(folder, recipe, splits)
+    report["map_correlation_randomised"] = _sanity(recipe, splits, network)
+    return {**report, "scope_gate": judged, "metadata": content}
+
+
+def _calibrated(
+    recipe: Recipe, splits: Splits, network: StagedNetwork, exported: ExportedNetwork
+) -> tuple[Calibration, dict[str, list[dict[str, Any]]], float]:
+    """Calibration, operating points by finding, and the deviation under bfloat16."""
+    pipeline = Pipeline(recipe.preprocessing)
+    if not splits.validation:
+        raise BadInput(f"{recipe.name}: no validation pictures to calibrate on")
+    pictures = _also_varied(splits.validation, recipe.seed)
+    targets = np.array([picture.target for picture in pictures])
+    logits = exported.logits(pipeline, pictures)
+    calibration = calibrate(logits, targets, recipe.function)
+    outputs = calibrated(logits, calibration)
+    points = {
+        entry.label: operating_points(
+            outputs[:, recipe.outputs.index(entry.label)],
+            targets == recipe.labels.index(entry.label),
+        )
+        for entry in recipe.findings
+    }
+    rounded = calibrated(_bfloat16_logits(network, pipeline, pictures), calibration)
+    return calibration, points, round(float(np.abs(rounded - outputs).max()), 4)
+
+
+def _also_varied(pictures: Sequence[Picture], seed: int) -> list[Picture]:
+    """Each picture and one mild variation of it.
+
+    Thresholds must hold for pictures that went through another hospital's pipeline, too; the
+    pictures of the set alone all went through one.
+    """
+    generator = np.random.default_rng(seed)
+    return [*pictures, *(replace(each, plane=mild(each.plane, generator)) for each in pictures)]
+
+
+def _bfloat16_logits(
+    network: StagedNetwork, pipeline: Pipeline, pictures: Sequence[Picture]
+) -> NDArray[np.float64]:
+    parts = []
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        parts.extend(network(batch["image"])[0][:, 0].float() for batch in loader)
-    rounded = torch.cat(parts).numpy().astype(np.float64)
-    change = np.abs(calibration.apply(rounded) - calibration.apply(logits)).max()
-    return round(float(change), 4)
+        for start in range(0, len(pictures), _BATCH):
+            some = pictures[start : start + _BATCH]
+            images = np.stack([pipeline.tensor(picture.plane) for picture in some])
+            parts.append(network(torch.from_numpy(images)).logits.double().numpy())
+    return np.concatenate(parts)
+
+
+def _sanity(recipe: Recipe, splits: Splits, network: StagedNetwork) -> float:
+    """Rank correlation of the main finding's maps with those of a network of random weights."""
+    pipeline = Pipeline(recipe.preprocessing)
+    images = np.stack([pipeline.tensor(p.plane) for p in splits.validation[:_BATCH]])
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        randomised = build(recipe.architecture, len(recipe.outputs))
+    output = recipe.outputs.index(recipe.positive)
+    return round(randomised_correlation(network, randomised, images, output), 4)
 
 
 def _golden(
-    recipe: Recipe, pipeline: Pipeline, calibration: Calibration, folder: Path
+    pipeline: Pipeline, exported: ExportedNetwork, calibration: Calibration
 ) -> dict[str, Any]:
-    hounsfield = recipe.preprocessing.input == "hounsfield"
-    entries = []
+    hounsfield = pipeline.declaration.input == "hounsfield"
+    images = []
     for rows, columns, phase in _GOLDEN_IMAGES:
         image = synthetic_image(rows, columns, phase, hounsfield=hounsfield)
-        tensor = pipeline.prepare(image).tensor[np.newaxis]
-        probability = float(calibration.apply(_run_onnx(folder, tensor))[0])
-        entries.append(
+        raw = exported.run(pipeline.prepare(image).tensor[np.newaxis])
+        outputs = calibrated(raw.logits, calibration)[0]
+        images.append(
             {
                 "rows": rows,
                 "columns": columns,
                 "phase": phase,
                 "sha256": image_digest(image),
-                "probabilities": [round(probability, 6)],
+                "probabilities": [round(float(value), 6) for value in outputs],
             }
         )
-    return {"tolerance": _GOLDEN_TOLERANCE, "images": entries}
+    return {"tolerance": _GOLDEN_TOLERANCE, "images": images}
 
 
-def _metadata(
-    recipe: Recipe,
-    calibration: Calibration,
-    points: list[dict[str, float | str]],
-    deviation: float,
-) -> dict[str, Any]:
-    labels, side = recipe.labels, [recipe.preprocessing.rows, recipe.preprocessing.columns]
-    code, site = (
-        dict(zip(("value", "scheme", "meaning"), triplet, strict=True))
-        for triplet in (labels.code, labels.site)
-    )
-    return {
-        "version": VERSION,
-        "changelog": {VERSION: "First trained weights."},
-        "monai_version": monai.__version__,
-        "pytorch_version": torch.__version__.split("+")[0],
-        "numpy_version": np.__version__,
-        "required_packages_version": {},
-        "task": labels.title,
-        "description": recipe.intended_use["statement"],
-        "authors": MANUFACTURER,
-        "copyright": "Apache License 2.0; see docs/data_license.txt",
-        "network_data_format": {
-            "inputs": {
-                "images": {
-                    "type": "image",
-                    "format": "magnitude" if labels.kind == "cxr_image" else "hounsfield",
-                    "num_channels": 3,
-                    "spatial_shape": side,
-                    "dtype": "float32",
-                    "value_range": [-1.0, 1.0],
-                    "is_patch_data": False,
-                    "channel_def": {"0": "gray", "1": "gray", "2": "gray"},
-                }
-            },
-            "outputs": {
-                "logits": {
-                    "type": "probabilities",
-                    "format": "classes",
-                    "num_channels": 1,
-                    "spatial_shape": [],
-                    "dtype": "float32",
-                    "value_range": [],
-                    "is_patch_data": False,
-                    "channel_def": {"0": code["meaning"]},
-                }
-            },
-        },
-        "dicom_node": {
-            "format": 1,
-            "name": recipe.name,
-            "manufacturer": MANUFACTURER,
-            "kind": labels.kind,
-            "intended_use": dict(recipe.intended_use),
-            "findings": [
-                {
-                    "code": code,
-                    "site": site,
-                    "threshold": points[0]["threshold"],
-                    "operating_points": points,
-                    "temperature": calibration.temperature,
-                    "bias": calibration.bias,
-                }
-            ],
-            "aggregation": dict(recipe.aggregation) if recipe.aggregation else None,
-            "bfloat16_deviation": deviation,
-            "evidence": [],
-            "limits": list(recipe.limits),
-            "license": labels.license,
-            "sha256": {},
-        },
-    }
+def _finish(recipe: Recipe, folder: Path, report: dict[str, Any]) -> None:
+    """Write evidence and card, and seal the folder again."""
+    content = report.pop("metadata")
+    refused = report["splits"]["validation"]["refused_fraction"]
+    content["dicom_node"]["scope_gate"]["refused_validation"] = refused
+    content["dicom_node"]["evidence"] = entries(recipe, report)
+    write_json(folder / EVIDENCE, report)
+    (folder / CARD).write_text(card(recipe, content, report))
+    seal(folder, content)
 
 
-def _evidence(recipe: Recipe, report: dict[str, Any]) -> list[dict[str, Any]]:
-    notes = {
-        "validation": "chose the epoch, the calibration and the thresholds",
-        "test": "official test split; an earlier recipe was measured on it too, see limits",
-        "test_strict": "test images of undoubted label, without groups or copies seen in training",
-    }
-    return [
-        {
-            "data_set": recipe.labels.data_title,
-            "split": split,
-            "n": report[split]["n"],
-            "n_positive": report[split]["n_positive"],
-            "metric": metric,
-            "value": report[split][metric]["value"],
-            "confidence_interval": report[split][metric]["confidence_interval"],
-            "note": note,
-        }
-        for split, note in notes.items()
-        for metric in ("auc", "accuracy", "sensitivity", "specificity", "brier")
-    ]
+def _timing(run: Path) -> dict[str, Any] | None:
+    timing: dict[str, Any] | None = read_json(run, TIMING) if (run / TIMING).is_file() else None
+    return timing
 
 
-def _seal(folder: Path, metadata: dict[str, Any]) -> None:
-    metadata["dicom_node"]["sha256"] = {name: file_sha256(folder / name) for name in DIGESTED}
-    _write_json(folder / METADATA, metadata)
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=True) + "\n")
+def _move(built: Path, folder: Path) -> None:
+    """Put the files in place; until the last one, `metadata.json`, digests do not agree."""
+    for name in (*digested(built), EVIDENCE, METADATA):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (built / name).replace(folder / name)

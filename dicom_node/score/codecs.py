@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 import tempfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,8 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 from numpy.typing import NDArray
-from PIL import Image
 from pydicom import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, get_frame
-from pydicom.errors import InvalidDicomError
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
     HTJ2K,
@@ -45,6 +42,7 @@ from pydicom.uid import (
 
 from dicom_node.errors import BadInput
 from dicom_node.score.codestream import bound_deflated, check_codestream
+from dicom_node.score.damage import damage_as_bad_input
 
 MAXIMUM_PIXELS = 64_000_000
 """Largest frame: 8000 x 8000, twice the largest detector; bounds what a lying header can cost."""
@@ -64,22 +62,9 @@ _PLUGINS = {
     HTJ2K: "pylibjpeg",
     RLELossless: "pylibjpeg",
 }
-_DECODER_ERRORS = (
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    NotImplementedError,
-    OSError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    MemoryError,
-    InvalidDicomError,
-    Image.DecompressionBombError,
-)
 _BASELINE_BITS = 8
+# Without it pyjpegls reads on for ever; what follows it is padding of the fragment.
+_END_OF_IMAGE, _TRAILING_BYTES = b"\xff\xd9", 4
 _ELEMENT_HEADER = struct.Struct("<HH2s2xI")
 _PIXELS = (0x7FE0, 0x0010)
 
@@ -108,11 +93,9 @@ def read_header(path: Path) -> Dataset:
     BadInput
         Not a DICOM file, or damaged before the pixel data.
     """
-    try:
+    with damage_as_bad_input("the file is not readable as DICOM"):
         bound_deflated(path)
         return pydicom.dcmread(path, stop_before_pixels=True)
-    except _DECODER_ERRORS as error:
-        raise BadInput(f"the file is not readable as DICOM: {_reason(error)}") from error
 
 
 def read_stored(path: Path, frame_number: int | None = None) -> StoredFrame:
@@ -132,16 +115,11 @@ def read_stored(path: Path, frame_number: int | None = None) -> StoredFrame:
     """
     header = read_header(path)
     index = (frame_number or 1) - 1
-    _check_header(header, index)
+    with damage_as_bad_input("the description of the pixels is damaged"):
+        _check_header(header, index)
     syntax = UID(str(header.file_meta.get("TransferSyntaxUID", "")))
-    try:
+    with damage_as_bad_input(f"Pixel Data (7FE0,0010) cannot be decoded as {syntax.name}"):
         values = _decode(path, header, syntax, index)
-    except BadInput:
-        raise
-    except _DECODER_ERRORS as error:
-        raise BadInput(
-            f"Pixel Data (7FE0,0010) cannot be decoded as {syntax.name}: {_reason(error)}"
-        ) from error
     expected = (int(header.Rows), int(header.Columns))
     if values.shape != expected:
         raise BadInput(
@@ -153,6 +131,8 @@ def read_stored(path: Path, frame_number: int | None = None) -> StoredFrame:
 
 def _decode(path: Path, header: Dataset, syntax: UID, index: int) -> NDArray[Any]:
     if syntax in _NATIVE or syntax == DeflatedExplicitVRLittleEndian:
+        if syntax in _NATIVE:
+            _check_length(path, header, index)
         source = path if syntax in _NATIVE else pydicom.dcmread(path)
         stored = pixel_array(source, index=index, raw=True, correct_unused_bits=False)
         return _gray(_clean_bits(stored, header), header)
@@ -169,6 +149,8 @@ def _decode(path: Path, header: Dataset, syntax: UID, index: int) -> NDArray[Any
         return _gray(_clean_bits(stored, header), header)
     frame = _encapsulated_frame(path, index)
     precision = check_codestream(frame, header)
+    if plugin == "pyjpegls" and _END_OF_IMAGE not in frame[-_TRAILING_BYTES:]:
+        raise BadInput("Pixel Data (7FE0,0010) holds a JPEG-LS codestream that is cut off")
     if syntax == JPEGExtended12Bit and precision > _BASELINE_BITS:
         return _decode_extended(frame, header)
     color = int(header.SamplesPerPixel) != 1
@@ -201,6 +183,16 @@ def _check_header(header: Dataset, index: int) -> None:
     frames = _number(header, "NumberOfFrames", 1)
     if not 0 <= index < frames:
         raise BadInput(f"frame {index + 1} is asked for, Number of Frames (0028,0008) is {frames}")
+
+
+def _check_length(path: Path, header: Dataset, index: int) -> None:
+    """Refuse a frame that is longer than its file before memory is taken for it."""
+    pixels = int(header.Rows) * int(header.Columns) * _number(header, "SamplesPerPixel", 1)
+    if (index + 1) * pixels * (int(header.BitsAllocated) // 8) > path.stat().st_size:
+        raise BadInput(
+            "Pixel Data (7FE0,0010) is absent or shorter than Rows (0028,0010) x Columns "
+            "(0028,0011)"
+        )
 
 
 def _number(header: Dataset, keyword: str, default: int = 0) -> int:
@@ -281,9 +273,3 @@ def _decode_extended(frame: bytes, header: Dataset) -> NDArray[Any]:
         plain.save_as(path, enforce_file_format=True)
         values: NDArray[Any] = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
     return values.reshape(values.shape[-2:])
-
-
-def _reason(error: BaseException) -> str:
-    """First line of a library's error, short; decoders quote sizes and markers, never patients."""
-    text = str(error).strip().splitlines()
-    return text[0][:200] if text else type(error).__name__

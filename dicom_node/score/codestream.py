@@ -25,21 +25,31 @@ def check_codestream(frame: bytes, header: Dataset) -> int:
     claim = next(_claims(frame), None)
     if claim is None:
         raise BadInput("Pixel Data (7FE0,0010) holds no JPEG or JPEG 2000 codestream")
-    rows, columns, precision = claim
+    rows, columns, precision, components = claim
     if (rows, columns) != (int(header.Rows), int(header.Columns)):
         raise BadInput(
             f"Pixel Data (7FE0,0010) holds a codestream of {rows} x {columns} where Rows "
             f"(0028,0010) and Columns (0028,0011) say {header.Rows} x {header.Columns}"
         )
+    samples = int(header.get("SamplesPerPixel") or 1)
+    if components != samples:
+        raise BadInput(
+            f"Pixel Data (7FE0,0010) holds a codestream of {components} components where Samples "
+            f"per Pixel (0028,0002) says {samples}"
+        )
     return precision
 
 
-def _claims(frame: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield (rows, columns, precision) from SIZ (ISO 15444-1 A.5.1) or SOF (ISO 10918-1 B.2.2)."""
+def _claims(frame: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (rows, columns, precision, components).
+
+    They are in SIZ (ISO 15444-1 A.5.1) or SOF (ISO 10918-1 B.2.2).
+    """
     start = frame.find(b"\xff\x4f\xff\x51", 0, _WRAPPER_BYTES)
     if start >= 0:
         right, lower, left, top = struct.unpack_from(">4I", frame, start + 8)
-        yield lower - top, right - left, (frame[start + 42] & 0x7F) + 1
+        components = struct.unpack_from(">H", frame, start + 40)[0]
+        yield lower - top, right - left, (frame[start + 42] & 0x7F) + 1, components
         return
     position = frame.find(b"\xff\xd8") + 2
     while 2 <= position < len(frame) - 9:
@@ -48,8 +58,9 @@ def _claims(frame: bytes) -> Iterator[tuple[int, int, int]]:
             continue
         marker, length = frame[position + 1], struct.unpack_from(">H", frame, position + 2)[0]
         if marker in _START_OF_FRAME:
-            precision, rows, columns = struct.unpack_from(">BHH", frame, position + 4)
-            yield rows, columns, precision
+            claim = struct.unpack_from(">BHHB", frame, position + 4)
+            precision, rows, columns, components = claim
+            yield rows, columns, precision, components
             return
         position += 2 + length
 

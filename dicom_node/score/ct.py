@@ -24,12 +24,14 @@ from dicom_node.score.outcome import (
     marks_of,
     not_analysed,
 )
-from dicom_node.score.quality import Header, check_header
+from dicom_node.score.quality import Header, check_header, scope_remark, unlike_slices
 from dicom_node.score.transforms import FloatArray, Prepared
 from dicom_node.score.volume import Volume
 
 LUNG_WINDOW = (-600.0, 1500.0)
 """Centre and width in HU of the displayed slices."""
+_REFUSED_SHARE = 0.5
+"""Share of the chosen slices beyond which the scope gate refuses the series."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,32 +63,65 @@ def score_series(
     header
         Header of one of its instances.
     out_of_scope
-        `refuse`: a series outside the intended use is "not analysed"; `mark`: it is scored and
-        marked. A series without lungs or that is not axial is never scored.
+        `refuse`: a series outside the intended use, by header or by the scope gate, is "not
+        analysed"; `mark`: it is scored and marked. A series without lungs or that is not axial is
+        never scored.
     """
     scope = check_header(bundle.intended_use, header)
-    sources = tuple(dict.fromkeys(volume.sop_instance_uids))
     barred = _barred(volume, lungs)
     if barred or (scope.violations and out_of_scope == "refuse"):
-        middle = _shown(volume, len(volume.hu) // 2, None, None)
-        return not_analysed(bundle, (*scope.violations, *barred), [middle], sources)
+        return _not_analysed(bundle, volume, (*scope.violations, *barred))
     rule = bundle.metadata.dicom_node.aggregation
     if rule is None:
         raise ModelError(f"{bundle.name} is no model for series")
     slices = _classify(classifier, volume, choose_slices(volume, lungs, count=rule.slices))
+    unlike = _unlike(slices.scores)
+    if unlike and out_of_scope == "refuse":
+        return _not_analysed(bundle, volume, unlike)
+    violations = (*scope.violations, *unlike)
+    remarks = [*scope.remarks, *volume.notes, *lungs.notes]
+    if violations and not unlike and bundle.scope_gate is not None:
+        remarks.append(scope_remark(float(slices.scores.distance.max())))
+    marks = marks_of(violations, tuple(dict.fromkeys(remarks)))
+    return _outcome(bundle, classifier, rule, slices, marks)
+
+
+def _not_analysed(bundle: Bundle, volume: Volume, reasons: tuple[str, ...]) -> Outcome:
+    middle = _shown(volume, len(volume.hu) // 2, None, None)
+    return not_analysed(bundle, reasons, [middle], _sources(volume))
+
+
+def _unlike(scores: Scores) -> tuple[str, ...]:
+    """Say that more than half of the slices lie beyond the scope gate's limit."""
+    refused, count = int(np.count_nonzero(scores.distance > 1)), len(scores.distance)
+    if refused <= _REFUSED_SHARE * count:
+        return ()
+    return (unlike_slices(refused, count, float(scores.distance.max())),)
+
+
+def _outcome(
+    bundle: Bundle,
+    classifier: Classifier,
+    rule: Aggregation,
+    slices: _Slices,
+    marks: tuple[str, ...],
+) -> Outcome:
     findings, order = _findings(bundle, rule, slices)
     images, arrays = key_images([_key_slice(slices, place) for place in order])
-    remarks = tuple(dict.fromkeys((*scope.remarks, *volume.notes, *lungs.notes)))
     prediction = Prediction(
         model=bundle.identity,
         findings=findings,
         key_images=images,
         not_analysed=None,
-        marks=marks_of(scope.violations, remarks),
+        marks=marks,
         engine=classifier.engine,
-        source_sop_instance_uids=sources,
+        source_sop_instance_uids=_sources(slices.volume),
     )
     return Outcome(prediction, arrays)
+
+
+def _sources(volume: Volume) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(volume.sop_instance_uids))
 
 
 def series_probability(probabilities: NDArray[np.float64], top_share: float) -> float:

@@ -10,20 +10,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from dicom_node.errors import ModelError
-from dicom_node.score.bundle import Bundle
+from dicom_node.score.bundle import SCOPE, Bundle
+from dicom_node.score.calibration import calibrated
 from dicom_node.score.explain import normalised_maps
 from dicom_node.score.golden import build, image_digest
-from dicom_node.score.networks import ARCHITECTURES
+from dicom_node.score.networks import build as build_network
+from dicom_node.score.runtime import onnxruntime
+from dicom_node.score.scope import ScopeGate
 from dicom_node.score.transforms import FloatArray, Pipeline
 
 FLOAT32_TOLERANCE = 1e-3
@@ -34,6 +36,24 @@ BFLOAT16_TOLERANCE = 0.02
 Device = Literal["auto", "cpu", "cuda"]
 
 
+class Raw(NamedTuple):
+    """What a network says of N images, float32.
+
+    Attributes
+    ----------
+    logits
+        (N, K).
+    activations
+        (N, K, h, w).
+    embedding
+        (N, D).
+    """
+
+    logits: FloatArray
+    activations: FloatArray
+    embedding: FloatArray
+
+
 class Runtime(Protocol):
     """A loaded network."""
 
@@ -42,8 +62,8 @@ class Runtime(Protocol):
         """Runtime, device and precision."""
         ...
 
-    def run(self, batch: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Map (N, 3, H, W) float32 to logits (N, F) and activations (N, F, h, w), float32."""
+    def run(self, batch: FloatArray) -> Raw:
+        """Score prepared images (N, 3, H, W) float32."""
         ...
 
 
@@ -57,29 +77,36 @@ class OnnxRuntime:
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         try:
+            # By path: tensors of the file may lie in the weights beside it.
             self._session = library.InferenceSession(
                 str(bundle.onnx_path), options, providers=["CPUExecutionProvider"]
             )
         # ONNX Runtime raises its own classes, which share no base but Exception.
         except Exception as error:
             raise ModelError(f"{bundle.name}: models/model.onnx cannot be loaded") from error
+        missing = set(Raw._fields) - {output.name for output in self._session.get_outputs()}
+        if missing:
+            raise ModelError(
+                f"{bundle.name}: models/model.onnx has no output {', '.join(sorted(missing))}; "
+                "export the model again"
+            )
 
     @property
     def description(self) -> str:
         """Runtime, device and precision."""
         return f"onnxruntime {onnxruntime.__version__} cpu fp32"
 
-    def run(self, batch: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Map (N, 3, H, W) float32 to logits (N, F) and activations (N, F, h, w), float32."""
-        logits, activations = self._session.run(["logits", "activations"], {"images": batch})
-        return logits, activations
+    def run(self, batch: FloatArray) -> Raw:
+        """Score prepared images (N, 3, H, W) float32."""
+        return Raw(*self._session.run(list(Raw._fields), {"images": batch}))
 
 
 class TorchRuntime:
     """The safetensors weights in a network of our registry."""
 
     def __init__(self, bundle: Bundle, device: str, *, bfloat16: bool = False) -> None:
-        network = ARCHITECTURES[bundle.inference.network.architecture](len(bundle.findings))
+        declared = bundle.inference.network
+        network = build_network(declared.architecture, declared.outputs)
         try:
             network.load_state_dict(load_file(bundle.weights_path))
         except (RuntimeError, SafetensorError) as error:
@@ -96,8 +123,8 @@ class TorchRuntime:
         precision = "bf16" if self._bfloat16 else "fp32"
         return f"torch {torch.__version__} {self._device.type} {precision}"
 
-    def run(self, batch: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Map (N, 3, H, W) float32 to logits (N, F) and activations (N, F, h, w), float32."""
+    def run(self, batch: FloatArray) -> Raw:
+        """Score prepared images (N, 3, H, W) float32."""
         images = torch.from_numpy(batch).to(self._device, memory_format=torch.channels_last)
         precision = (
             torch.autocast(self._device.type, torch.bfloat16) if self._bfloat16 else nullcontext()
@@ -105,8 +132,8 @@ class TorchRuntime:
         # TF32 would round convolutions to 10 bits where float32 is promised.
         exact = torch.backends.cudnn.flags(allow_tf32=False)
         with torch.inference_mode(), precision, exact:
-            logits, activations = self._network(images)
-        return logits.float().cpu().numpy(), activations.float().cpu().numpy()
+            output = self._network(images)
+        return Raw(*(value.float().cpu().numpy() for value in output))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,13 +143,30 @@ class Scores:
     Attributes
     ----------
     probabilities
-        (N, F) float64, calibrated, in [0, 1].
+        (N, F) float64, calibrated, in [0, 1]: of the findings in order.
     maps
         (N, F, h, w) float32 in [0, 1]: Grad-CAM, each map scaled to its own maximum.
+    outputs
+        (N, K) float64, calibrated, in [0, 1]: of every output of the network.
+    distance
+        (N,) float64 from 0: distance from the training images; above 1 is refused. All 0 where
+        the model has no scope gate.
     """
 
     probabilities: NDArray[np.float64]
     maps: FloatArray
+    outputs: NDArray[np.float64]
+    distance: NDArray[np.float64]
+
+    def take(self, places: Sequence[int]) -> Scores:
+        """The scores of some of the images, in that order."""
+        chosen = list(places)
+        return Scores(
+            self.probabilities[chosen],
+            self.maps[chosen],
+            self.outputs[chosen],
+            self.distance[chosen],
+        )
 
 
 class Classifier:
@@ -139,15 +183,18 @@ class Classifier:
         self.pipeline = Pipeline(bundle.inference.preprocessing)
         self._runtime = runtime
         self._batch_size = batch_size
-        self._temperature = np.array([entry.temperature for entry in bundle.findings])
-        self._bias = np.array([entry.bias for entry in bundle.findings])
+        section = bundle.metadata.dicom_node
+        self._calibration = section.calibration
+        self._reported = [section.outputs.index(entry.label) for entry in bundle.findings]
+        limit = bundle.scope_gate.limit if bundle.scope_gate else None
+        self._gate = None if limit is None else ScopeGate.load(bundle.scope_path, limit)
 
     @property
     def engine(self) -> str:
         """Runtime, device and precision, e.g. "onnxruntime 1.31.1 cpu fp32"."""
         return self._runtime.description
 
-    def predict(self, tensors: Sequence[FloatArray]) -> Scores:
+    def predict(self, tensors: Sequence[FloatArray] | FloatArray) -> Scores:
         """Score prepared images.
 
         Parameters
@@ -155,15 +202,28 @@ class Classifier:
         tensors
             N arrays (3, rows, columns) float32, or one array (N, 3, rows, columns); N >= 1.
         """
-        logits, activations = [], []
+        runs = []
         for start in range(0, len(tensors), self._batch_size):
             batch = np.stack(list(tensors[start : start + self._batch_size])).astype(np.float32)
-            some_logits, some_activations = self._runtime.run(batch)
-            logits.append(some_logits)
-            activations.append(some_activations)
-        scaled = np.concatenate(logits).astype(np.float64) / self._temperature + self._bias
-        probabilities = 1.0 / (1.0 + np.exp(-np.clip(scaled, -60.0, 60.0)))
-        return Scores(probabilities, normalised_maps(np.concatenate(activations)))
+            runs.append(self._runtime.run(batch))
+        raw = Raw(*(np.concatenate(parts) for parts in zip(*runs, strict=True)))
+        outputs = calibrated(raw.logits, self._calibration)
+        return Scores(
+            probabilities=outputs[:, self._reported],
+            maps=normalised_maps(raw.activations[:, self._reported]),
+            outputs=outputs,
+            distance=self._distance(raw.embedding),
+        )
+
+    def _distance(self, embedding: FloatArray) -> NDArray[np.float64]:
+        if self._gate is None:
+            return np.zeros(len(embedding))
+        try:
+            return self._gate.distance(embedding)
+        except ValueError as error:
+            raise ModelError(
+                f"{self.bundle.name}: {SCOPE} does not belong to the network: {error}"
+            ) from error
 
     def golden_deviation(self) -> float:
         """Largest difference from the golden probabilities.
@@ -180,7 +240,7 @@ class Classifier:
                 raise ModelError(f"{self.bundle.name}: a golden image does not have its SHA-256")
         scores = self.predict([self.pipeline.prepare(image).tensor for image in images])
         expected = np.array([entry.probabilities for entry in golden.images])
-        return float(np.abs(scores.probabilities - expected).max())
+        return float(np.abs(scores.outputs - expected).max())
 
     def check_golden(self, tolerance: float | None = None) -> None:
         """Confirm the golden probabilities, by default to the bundle's float32 tolerance.

@@ -12,14 +12,30 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dicom_node.score.preprocessing import Declared, Preprocessing
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Version = Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$", max_length=16)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Label = Annotated[str, Field(min_length=1, max_length=64)]
 LongString = Annotated[str, Field(min_length=1, max_length=64)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
-ARCHITECTURE_NAMES = frozenset({"EfficientNetLite0"})
+FORMAT = 2
+"""Of the `dicom_node` section; a folder of another format is refused."""
+
+ARCHITECTURE_NAMES = frozenset(
+    {
+        "DenseNet121",
+        "EfficientNetB0",
+        "EfficientNetLite0",
+        "EfficientNetLite1",
+        "EfficientNetLite2",
+        "FiveBlockCNN",
+        "InceptionV3",
+        "ResNet50",
+        "VGG16",
+    }
+)
 """Names in `networks.ARCHITECTURES`, known without importing torch."""
 
 
@@ -34,25 +50,55 @@ class CodeEntry(Declared):
 class OperatingPoint(Declared):
     """A threshold with what it gave on the validation images."""
 
-    name: str
+    name: Literal["high_sensitivity", "balanced", "high_specificity"]
     threshold: OpenFraction
     sensitivity: Fraction
     specificity: Fraction
 
 
+class Calibration(Declared):
+    """From K logits to K probabilities: p = function(logits / temperature + bias)."""
+
+    function: Literal["sigmoid", "softmax"]
+    temperature: Annotated[float, Field(gt=0)]
+    bias: Annotated[tuple[float, ...], Field(min_length=1)]
+
+
 class FindingEntry(Declared):
-    """One output of the network: p = sigmoid(logit / temperature + bias).
+    """A coded finding and the network output that speaks for it.
 
     `threshold` is the operating point in use, on the calibrated probability of one image or, for
     a series, of the aggregated series.
     """
 
+    label: Label
     code: CodeEntry
     site: CodeEntry
     threshold: OpenFraction
     operating_points: tuple[OperatingPoint, ...] = ()
-    temperature: Annotated[float, Field(gt=0)] = 1.0
-    bias: float = 0.0
+
+    def contradictions(self) -> list[str]:
+        """Why the thresholds cannot be right."""
+        names = [point.name for point in self.operating_points]
+        thresholds = {point.threshold for point in self.operating_points}
+        reasons = []
+        if len(set(names)) != len(names):
+            reasons.append(f"finding {self.label} has two operating points of one name")
+        if thresholds and self.threshold not in thresholds:
+            reasons.append(
+                f"finding {self.label}: threshold {self.threshold} is none of its operating points"
+            )
+        return reasons
+
+
+class GateEntry(Declared):
+    """How far from the training images an image may be (`dicom_node.score.scope`).
+
+    `refused_validation` is the share of the validation images that lie beyond the limit.
+    """
+
+    limit: Annotated[float, Field(gt=0)]
+    refused_validation: Fraction
 
 
 class IntendedUse(Declared):
@@ -96,26 +142,81 @@ class Evidence(Declared):
 
 
 class NodeSection(Declared):
-    """Our own part of `metadata.json`."""
+    """Our own part of `metadata.json`.
 
-    format: Literal[1]
+    Attributes
+    ----------
+    labels
+        Every label of the training data.
+    outputs
+        The label of each of the network's K outputs, in order. One that no finding names, such as
+        a normal class, has no code and no threshold.
+    findings
+        What is reported, in order; the first is the main finding.
+    scope_gate
+        Present exactly where the folder holds `models/scope.safetensors`.
+    """
+
+    format: Literal[2]
     name: Name
     manufacturer: LongString
     kind: Literal["cxr_image", "ct_series"]
     intended_use: IntendedUse
+    labels: Annotated[tuple[Label, ...], Field(min_length=1)]
+    outputs: Annotated[tuple[Label, ...], Field(min_length=1)]
+    calibration: Calibration
     findings: Annotated[tuple[FindingEntry, ...], Field(min_length=1)]
     aggregation: Aggregation | None = None
+    scope_gate: GateEntry | None = None
     bfloat16_deviation: Annotated[float, Field(ge=0)]
     evidence: tuple[Evidence, ...]
     limits: tuple[str, ...]
     license: str
     sha256: dict[str, Digest]
 
-    @model_validator(mode="after")
-    def _series_is_aggregated(self) -> Self:
+    @model_validator(mode="before")
+    @classmethod
+    def _format_is_read(cls, content: Any) -> Any:
+        stated = content.get("format") if isinstance(content, dict) else None
+        if isinstance(stated, int) and stated != FORMAT:
+            raise ValueError(
+                f"the folder has format {stated} and this node reads format {FORMAT}; export the "
+                "model again with the training code of this version"
+            )
+        return content
+
+    def contradictions(self) -> list[str]:
+        """Every reason why the parts cannot all be right."""
+        reasons = [text for finding in self.findings for text in finding.contradictions()]
+        reasons += self._label_contradictions()
+        count = len(self.outputs)
+        if len(self.calibration.bias) != count:
+            reasons.append(f"calibration has {len(self.calibration.bias)} biases, {count} outputs")
+        if self.calibration.function == "softmax" and count < max(2, len(self.labels)):
+            reasons.append("softmax needs an output for each of two or more labels")
         if (self.kind == "ct_series") != (self.aggregation is not None):
-            raise ValueError("aggregation belongs to kind ct_series, and to it alone")
-        return self
+            reasons.append("aggregation belongs to kind ct_series, and to it alone")
+        return reasons
+
+    def _label_contradictions(self) -> list[str]:
+        found = tuple(finding.label for finding in self.findings)
+        named = {"labels": self.labels, "outputs": self.outputs, "findings": found}
+        reasons = [
+            f"{name} name a label twice"
+            for name, labels in named.items()
+            if len(set(labels)) != len(labels)
+        ]
+        reasons += [
+            f"output {label} is not among the labels"
+            for label in self.outputs
+            if label not in self.labels
+        ]
+        reasons += [
+            f"finding {label} is not among the outputs"
+            for label in found
+            if label not in self.outputs
+        ]
+        return reasons
 
 
 class Metadata(BaseModel):
@@ -140,7 +241,7 @@ class NetworkEntry(Declared):
     """An architecture of our registry."""
 
     architecture: str
-    findings: Annotated[int, Field(ge=1)]
+    outputs: Annotated[int, Field(ge=1)]
 
     @model_validator(mode="after")
     def _is_registered(self) -> Self:
@@ -158,7 +259,10 @@ class Inference(Declared):
 
 
 class GoldenImage(Declared):
-    """A synthetic image (`dicom_node.score.golden.synthetic_image`) and what must come out."""
+    """A synthetic image (`dicom_node.score.golden.synthetic_image`) and what must come out.
+
+    `probabilities` are those of the network's K outputs.
+    """
 
     rows: Annotated[int, Field(ge=32, le=1024)]
     columns: Annotated[int, Field(ge=32, le=1024)]

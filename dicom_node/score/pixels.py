@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from dicom_node.score.codecs import read_header, read_stored
+from dicom_node.score.damage import damage_as_bad_input
 from dicom_node.score.grayscale import (
     FloatArray,
     fill_padding,
@@ -67,11 +68,12 @@ def read_frame(path: Path, frame_number: int | None = None) -> Frame:
     """
     stored = read_stored(path, frame_number)
     header, index = stored.header, (frame_number or 1) - 1
-    mask = padding_mask(stored.values, header)
-    values = fill_padding(
-        modality_values(stored.values, header, index), mask, str(header.get("Modality", ""))
-    )
-    image, notes = shown(values, header, index, mask)
+    with damage_as_bad_input("the description of the gray values is damaged"):
+        mask = padding_mask(stored.values, header)
+        values = fill_padding(
+            modality_values(stored.values, header, index), mask, str(header.get("Modality", ""))
+        )
+        image, notes = shown(values, header, index, mask)
     return Frame(values, image, header, frame_number, notes)
 
 
@@ -84,6 +86,7 @@ def read_modality_values(path: Path, frame_number: int | None = None) -> FloatAr
         As `read_frame`.
     """
     stored = read_stored(path, frame_number)
-    values = modality_values(stored.values, stored.header, (frame_number or 1) - 1)
-    mask = padding_mask(stored.values, stored.header)
-    return fill_padding(values, mask, str(stored.header.get("Modality", "")))
+    with damage_as_bad_input("the description of the gray values is damaged"):
+        values = modality_values(stored.values, stored.header, (frame_number or 1) - 1)
+        mask = padding_mask(stored.values, stored.header)
+        return fill_padding(values, mask, str(stored.header.get("Modality", "")))

@@ -18,9 +18,9 @@ Scalar = bool | int | float | str
 
 
 class Declared(BaseModel):
-    """Base of every declaration of ours: unknown keys are refused, values are frozen."""
+    """Base of every declaration of ours: unknown keys and NaN are refused, values are frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class TransformSpec(Declared):
@@ -42,8 +42,8 @@ class Preprocessing(Declared):
     """
 
     input: Literal["display", "hounsfield"]
-    rows: Annotated[int, Field(ge=32, le=2048, multiple_of=32)]
-    columns: Annotated[int, Field(ge=32, le=2048, multiple_of=32)]
+    rows: Annotated[int, Field(ge=32, le=2048)]
+    columns: Annotated[int, Field(ge=32, le=2048)]
     hounsfield: tuple[TransformSpec, ...] = ()
     display: tuple[TransformSpec, ...]
     tensor: tuple[TransformSpec, ...]

@@ -30,6 +30,9 @@ _FEWEST_LEVELS = 16
 _LARGEST_EXTREME_SHARE = 0.9
 _SMALLEST_SPREAD = 0.02
 
+_LEAST_SHOWN = 1.01
+"""What lies beyond 1 must not be shown as 1.00."""
+
 
 class Header(Protocol):
     """A data set or any mapping from DICOM keyword to value."""
@@ -101,6 +104,27 @@ def check_picture(shown: NDArray[np.float32]) -> tuple[str, ...]:
     if levels < _FEWEST_LEVELS:
         return (f"the image has only {levels} gray levels",)
     return ()
+
+
+def unlike_picture(distance: float) -> str:
+    """Why a picture may not be scored whose scope distance is above 1."""
+    return (
+        "the picture is unlike the ones the model was made from "
+        f"(scope distance {max(distance, _LEAST_SHOWN):.2f}, at most 1.00)"
+    )
+
+
+def unlike_slices(refused: int, count: int, distance: float) -> str:
+    """Why a series may not be scored of whose slices too many have a scope distance above 1."""
+    return (
+        f"{refused} of {count} slices are unlike the ones the model was made from "
+        f"(scope distance up to {max(distance, _LEAST_SHOWN):.2f}, at most 1.00)"
+    )
+
+
+def scope_remark(distance: float) -> str:
+    """How far the scored images are from those that the model was made from."""
+    return f"scope distance {distance:.2f} (1.00 is the limit)"
 
 
 def age_in_years(header: Header) -> float | None:

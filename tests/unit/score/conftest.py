@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dicom_node.paths import SHIPPED_MODELS
 from dicom_node.score.bundle import Bundle, read_bundle
-from dicom_node.score.engine import Classifier, open_classifier
-from tests.unit.score.synthetic import Write, dataset_of
+from dicom_node.score.engine import Classifier, OnnxRuntime, open_classifier
+from dicom_node.score.scope import ScopeGate, fit_gate
+from tests.unit.score.folders import CT, CXR, copy_model
+from tests.unit.score.synthetic import Write, chest_like, dataset_of
+
+GATE_IMAGES = 24
 
 
 @pytest.fixture
@@ -27,13 +31,15 @@ def write(tmp_path: Path) -> Write:
 
 
 @pytest.fixture(scope="session")
-def cxr_bundle() -> Bundle:
-    return read_bundle(SHIPPED_MODELS / "cxr-pneumonia")
+def cxr_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The shipped radiograph model without its scope gate: test pictures are drawings."""
+    return read_bundle(copy_model(CXR, tmp_path_factory.mktemp("models")))
 
 
 @pytest.fixture(scope="session")
-def ct_bundle() -> Bundle:
-    return read_bundle(SHIPPED_MODELS / "ct-covid")
+def ct_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The shipped CT model without its scope gate."""
+    return read_bundle(copy_model(CT, tmp_path_factory.mktemp("models")))
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +50,23 @@ def cxr(cxr_bundle: Bundle) -> Classifier:
 @pytest.fixture(scope="session")
 def ct(ct_bundle: Bundle) -> Classifier:
     return open_classifier(ct_bundle, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def drawn_gate(cxr: Classifier) -> ScopeGate:
+    """A gate that takes `chest_like` pictures, a little moved, for what the model knows."""
+    generator = np.random.default_rng(5)
+    tensors = []
+    for _ in range(2 * GATE_IMAGES):
+        moved = np.roll(chest_like(), generator.integers(-3, 4, 2), axis=(0, 1))
+        tensors.append(cxr.pipeline.prepare((moved / 255).astype(np.float32)).tensor)
+    embedding = OnnxRuntime(cxr.bundle, 1).run(np.stack(tensors)).embedding
+    gate = fit_gate(embedding[:GATE_IMAGES], 4)
+    return gate.with_limit(2 * float(gate.distance(embedding[GATE_IMAGES:]).max()))
+
+
+@pytest.fixture(scope="session")
+def gated_cxr(drawn_gate: ScopeGate, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    """The radiograph model with a gate that takes `chest_like` pictures and little else."""
+    folder = copy_model(CXR, tmp_path_factory.mktemp("gated"), drawn_gate)
+    return open_classifier(read_bundle(folder), device="cpu")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -12,10 +15,15 @@ import pytest
 
 from dicom_node.demo.phantom import write_thorax_phantom
 from dicom_node.domain.findings import Level
+from dicom_node.score.bundle import read_bundle
 from dicom_node.score.ct import series_probability
-from dicom_node.score.engine import Classifier
+from dicom_node.score.engine import Classifier, OnnxRuntime, Scores, open_classifier
+from dicom_node.score.lungs import choose_slices, find_lungs
 from dicom_node.score.outcome import Outcome, OutOfScope
+from dicom_node.score.scope import fit_gate
 from dicom_node.score.study import score_files
+from dicom_node.score.volume import build_volume
+from tests.unit.score.folders import CT, copy_model
 
 NOW = datetime(2025, 3, 4, 5, 6, 7, tzinfo=UTC)
 
@@ -139,3 +147,60 @@ def test_the_series_score_is_the_mean_of_the_highest_share() -> None:
     assert series_probability(probabilities, 0.5) == pytest.approx(0.8)
     assert series_probability(probabilities, 0.01) == pytest.approx(0.9)
     assert series_probability(probabilities, 1.0) == pytest.approx(0.55)
+
+
+def gated(ct: Classifier, folder: Path, limit: float, paths: list[Path]) -> Classifier:
+    """The CT model with a gate from the phantom's own slices, and with this limit."""
+    volume = build_volume(paths)
+    chosen = choose_slices(volume, find_lungs(volume), count=24)
+    tensors = np.stack([ct.pipeline.prepare(volume.hu[index]).tensor for index in chosen])
+    gate = fit_gate(OnnxRuntime(ct.bundle, 1).run(tensors).embedding, 4)
+    return open_classifier(
+        read_bundle(copy_model(CT, folder, gate.with_limit(limit))), device="cpu"
+    )
+
+
+def test_a_series_most_of_whose_slices_are_unlike_the_known_ones_is_refused_or_marked(
+    ct: Classifier, series: list[Path], tmp_path: Path
+) -> None:
+    strict = gated(ct, tmp_path, 1e-3, series)
+    refused = score(strict, series).prediction
+    found = UNLIKE.fullmatch(str(refused.not_analysed))
+    assert found is not None
+    assert int(found[1]) == int(found[2])
+    assert float(found[3]) > 1
+    assert [image.has_heat for image in refused.key_images] == [False]
+    marked = score(strict, series, "mark").prediction
+    assert len(marked.findings) == 6
+    assert UNLIKE.fullmatch(marked.marks[0].removeprefix("outside intended use: "))
+
+
+def test_a_series_passes_the_gate_while_no_more_than_half_of_its_slices_are_refused(
+    ct: Classifier, series: list[Path], tmp_path: Path
+) -> None:
+    lenient = gated(ct, tmp_path, 100.0, series)
+    assert score(lenient, series).prediction == replace(
+        score(ct, series).prediction, model=lenient.bundle.identity
+    )
+
+
+@pytest.mark.parametrize(("beyond", "analysed"), [(5, True), (6, False)])
+def test_half_of_the_slices_may_lie_beyond_the_limit(
+    beyond: int, analysed: bool, ct: Classifier, series: list[Path], monkeypatch: Any
+) -> None:
+    predict = ct.predict
+
+    def far(tensors: Any) -> Scores:
+        scores = predict(tensors)
+        distance = np.where(np.arange(len(tensors)) < beyond * len(tensors) / 10, 1.5, 0.5)
+        return replace(scores, distance=distance)
+
+    monkeypatch.setattr(ct, "predict", far)
+    prediction = score(ct, series).prediction
+    assert (prediction.not_analysed is None) == analysed
+
+
+UNLIKE = re.compile(
+    r"(\d+) of (\d+) slices are unlike the ones the model was made from "
+    r"\(scope distance up to (\d+\.\d\d), at most 1\.00\)"
+)

@@ -7,11 +7,11 @@ import torch
 from monai.visualize.class_activation_maps import GradCAM
 
 from dicom_node.score.explain import heat_map, normalised_maps, strongest_box
-from dicom_node.score.networks import EfficientNetLite0
+from dicom_node.score.networks import StagedNetwork, build
 
 
 class _LogitsOnly(torch.nn.Module):
-    def __init__(self, network: EfficientNetLite0) -> None:
+    def __init__(self, network: StagedNetwork) -> None:
         super().__init__()
         self.network = network
 
@@ -22,9 +22,9 @@ class _LogitsOnly(torch.nn.Module):
 
 def test_the_activation_map_is_the_grad_cam_that_monai_computes() -> None:
     torch.manual_seed(3)
-    network = EfficientNetLite0(2).eval()
+    network = build("EfficientNetLite0", 2).eval()
     # Positive weights: a map without positive evidence would be empty on both sides.
-    network.head.weight.data.abs_()
+    network.get_submodule("head").get_parameter("weight").data.abs_()
     images = torch.randn(1, 3, 96, 96)
     with torch.no_grad():
         ours = normalised_maps(network(images)[1].numpy())[0, 1]
@@ -32,10 +32,11 @@ def test_the_activation_map_is_the_grad_cam_that_monai_computes() -> None:
     def relative(map_: np.ndarray) -> np.ndarray:
         return map_ / map_.max()
 
+    layers = len(list(network.get_submodule("features").children()))
     # MONAI's own scaling turns the map upside down; an identity keeps it.
     reference = GradCAM(
         nn_module=_LogitsOnly(network),
-        target_layers="network.features",
+        target_layers=f"network.features.{layers - 1}",
         upsampler=lambda shape: lambda map_: map_,
         postprocessing=lambda map_: map_,
     )(images, class_idx=1)

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from dicom_node.score.manifest import IntendedUse
-from dicom_node.score.quality import age_in_years, check_header, check_picture
+from dicom_node.score.quality import (
+    age_in_years,
+    check_header,
+    check_picture,
+    unlike_picture,
+    unlike_slices,
+)
 
 CHILDREN = IntendedUse(
     statement="test",
@@ -116,3 +122,10 @@ def test_pictures_without_content_are_recognised() -> None:
     assert check_picture(steps) == ("the image has only 4 gray levels",)
     ramp = np.linspace(0, 1, 4096, dtype=np.float32).reshape(64, 64)
     assert check_picture(ramp) == ()
+
+
+def test_a_distance_just_beyond_the_limit_is_not_shown_as_the_limit() -> None:
+    assert "scope distance 1.01, at most 1.00" in unlike_picture(1.0004)
+    assert "scope distance 1.10, at most 1.00" in unlike_picture(1.1)
+    assert "scope distance inf" in unlike_picture(float("inf"))
+    assert unlike_slices(13, 24, 1.2).startswith("13 of 24 slices are unlike")

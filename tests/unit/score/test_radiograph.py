@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from pydicom.data import get_testdata_file
 
 from dicom_node.domain.findings import Level
 from dicom_node.errors import BadInput
 from dicom_node.score.bundle import Bundle
-from dicom_node.score.engine import Classifier
+from dicom_node.score.engine import Classifier, Raw
+from dicom_node.score.manifest import Calibration, CodeEntry
 from dicom_node.score.outcome import NOT_APPLIED, Outcome, OutOfScope
 from dicom_node.score.study import score_files
 from tests.unit.score.synthetic import Write, chest_like
@@ -138,6 +142,158 @@ def test_an_empty_instance_number_is_no_obstacle(cxr: Classifier, write: Write) 
 
 def test_thresholds_belong_to_the_bundle(cxr_bundle: Bundle) -> None:
     (entry,) = cxr_bundle.findings
-    names = [point.name for point in entry.operating_points]
-    assert names == ["balanced", "sensitive"]
-    assert entry.threshold == entry.operating_points[0].threshold
+    points = {point.name: point.threshold for point in entry.operating_points}
+    assert "balanced" in points
+    assert entry.threshold in points.values()
+
+
+def stripes() -> NDArray[np.uint8]:
+    """A picture that is no chest."""
+    return np.asarray(np.indices((300, 260)).sum(axis=0) // 20 % 2 * 200 + 20, dtype=np.uint8)
+
+
+UNLIKE = re.compile(
+    r"the picture is unlike the ones the model was made from "
+    r"\(scope distance (\d+\.\d\d), at most 1\.00\)"
+)
+SILENT = dict.fromkeys(("PatientAge", "ViewPosition", "BodyPartExamined"))
+
+
+def spotted(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """With all gray levels in a corner, so that the header-free checks of a picture pass."""
+    picture = picture.copy()
+    picture[:16, :16] = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    return picture
+
+
+@pytest.mark.parametrize("attributes", [{}, SILENT])
+def test_a_picture_like_no_chest_is_not_analysed_whatever_its_header_lacks(
+    gated_cxr: Classifier, write: Write, attributes: dict[str, Any]
+) -> None:
+    bundle = taking_silent_headers(gated_cxr.bundle)
+    path = write(spotted(stripes()), **attributes)
+    outcome = score_files(bundle, gated_cxr, [path], out_of_scope="refuse")
+    assert outcome.prediction.findings == ()
+    found = UNLIKE.fullmatch(str(outcome.prediction.not_analysed))
+    assert found is not None
+    assert float(found[1]) > 1
+    assert list(outcome.arrays) == ["display_0"]
+
+
+def taking_silent_headers(bundle: Bundle) -> Bundle:
+    """The bundle as if neither age nor body part had to be known."""
+    section = bundle.metadata.dicom_node
+    known = {"age_must_be_known": False, "body_part_must_be_known": False}
+    use = section.intended_use.model_copy(update=known)
+    changed = section.model_copy(update={"intended_use": use})
+    return replace(bundle, metadata=bundle.metadata.model_copy(update={"dicom_node": changed}))
+
+
+def test_a_picture_like_the_known_ones_passes_the_gate_without_a_word(
+    gated_cxr: Classifier, write: Write
+) -> None:
+    prediction = score(gated_cxr, write(chest_like())).prediction
+    assert len(prediction.findings) == 1
+    assert prediction.marks == ()
+
+
+def test_a_picture_like_no_chest_is_scored_and_marked_where_the_route_says_so(
+    gated_cxr: Classifier, write: Write
+) -> None:
+    path = write(spotted(stripes()), PatientAge="064Y")
+    prediction = score(gated_cxr, path, out_of_scope="mark").prediction
+    assert len(prediction.findings) == 1
+    (mark,) = prediction.marks
+    assert mark.startswith("outside intended use: age 64 years is outside 1-5 years; the picture")
+    assert UNLIKE.search(mark)
+
+
+def test_a_score_marked_for_its_header_tells_the_scope_distance(
+    gated_cxr: Classifier, write: Write
+) -> None:
+    path = write(chest_like(), PatientAge="064Y")
+    prediction = score(gated_cxr, path, out_of_scope="mark").prediction
+    outside, distance = prediction.marks
+    assert outside == "outside intended use: age 64 years is outside 1-5 years"
+    assert re.fullmatch(r"scope distance 0\.\d\d \(1\.00 is the limit\)", distance)
+
+
+@pytest.mark.parametrize("out_of_scope", ["refuse", "mark"])
+def test_a_picture_beyond_the_gate_is_left_out_beside_one_within(
+    gated_cxr: Classifier, write: Write, out_of_scope: OutOfScope
+) -> None:
+    paths = [
+        write(spotted(stripes()), name="a.dcm", SOPInstanceUID="2.25.1"),
+        write(chest_like(), name="b.dcm", SOPInstanceUID="2.25.2"),
+        write(chest_like(), name="c.dcm", SOPInstanceUID="2.25.3", PatientAge="064Y"),
+    ]
+    prediction = score(gated_cxr, *paths, out_of_scope=out_of_scope).prediction
+    assert [image.sop_instance_uid for image in prediction.key_images] == ["2.25.2"]
+    assert prediction.findings[0].sop_instance_uid == "2.25.2"
+    assert prediction.marks == ()
+    assert prediction.source_sop_instance_uids == ("2.25.1", "2.25.2", "2.25.3")
+
+
+def test_the_network_runs_once(
+    gated_cxr: Classifier, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[int] = []
+    predict = gated_cxr.predict
+
+    def counted(tensors: Any) -> Any:
+        counts.append(len(tensors))
+        return predict(tensors)
+
+    monkeypatch.setattr(gated_cxr, "predict", counted)
+    path = write(spotted(stripes()), PatientAge="064Y")
+    score(gated_cxr, path, out_of_scope="mark")
+    score(gated_cxr, path)
+    assert counts == [1]
+
+
+def test_every_one_of_eighteen_findings_is_reported_in_order(cxr: Classifier, write: Write) -> None:
+    bundle = many_findings(cxr.bundle)
+    classifier = Classifier(bundle, EighteenOutputs(), batch_size=2)
+    path = write(chest_like())
+    prediction = score_files(bundle, classifier, [path], out_of_scope="refuse").prediction
+    probabilities = [finding.probability for finding in prediction.findings]
+    assert probabilities == pytest.approx([number / 20 for number in range(18)], abs=1e-6)
+    assert [finding.present for finding in prediction.findings] == [n >= 9 for n in range(18)]
+    assert len({finding.code.value for finding in prediction.findings}) == 18
+    assert prediction.key_images[0].probability == prediction.findings[0].probability
+
+
+class EighteenOutputs:
+    """A network of 18 outputs whose probabilities are 0, 0.05 ... 0.85."""
+
+    description = "fixed"
+
+    def run(self, batch: NDArray[np.float32]) -> Raw:
+        wanted = np.clip(np.arange(18) / 20, 1e-9, None)
+        logits = np.tile(np.log(wanted / (1 - wanted)), (len(batch), 1)).astype(np.float32)
+        activations = np.ones((len(batch), 18, 2, 2), np.float32)
+        return Raw(logits, activations, np.zeros((len(batch), 4), np.float32))
+
+
+def many_findings(bundle: Bundle) -> Bundle:
+    """The bundle as if its network had 18 outputs, each a finding,."""
+    section = bundle.metadata.dicom_node
+    labels = tuple(f"finding {number}" for number in range(18))
+    findings = tuple(
+        section.findings[0].model_copy(
+            update={
+                "label": label,
+                "code": CodeEntry(value=f"99{number}", scheme="99TEST", meaning=label),
+                "threshold": 0.45,
+            }
+        )
+        for number, label in enumerate(labels)
+    )
+    changed = {
+        "labels": labels,
+        "outputs": labels,
+        "findings": findings,
+        "calibration": Calibration(function="sigmoid", temperature=1.0, bias=(0.0,) * 18),
+    }
+    metadata = bundle.metadata.model_copy(update={"dicom_node": section.model_copy(update=changed)})
+    return replace(bundle, metadata=metadata)

@@ -1,0 +1,178 @@
+"""Is this picture like the ones the model was made from? Asked of the network's own embedding.
+
+The training images' embeddings are described by their principal components. An image is far from
+them if it lies far out along the components (Mahalanobis distance) and far off their plane
+(reconstruction error); the distance is the geometric mean of the two, each about 1 on training
+images. Numpy only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from dicom_node.errors import ModelError
+
+FloatArray = NDArray[np.float32]
+
+_NAMES = frozenset({"mean", "scale", "components", "variance", "residual"})
+_SMALLEST_SCALE = 0.01
+"""Of the mean scale: a feature that hardly ever changed must not outweigh all others."""
+_SMALLEST_VARIANCE = 1e-6
+"""In standardised units; keeps copies of one image from dividing by zero."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScopeGate:
+    """The training images' embeddings in short.
+
+    Attributes
+    ----------
+    mean, scale
+        (D,) float32: mean and spread of each feature.
+    components
+        (C, D) float32: orthonormal directions of the standardised features.
+    variance
+        (C,) float32: variance along each component.
+    residual
+        Mean squared reconstruction error of a standardised feature.
+    limit
+        The distance that counts as 1.
+    """
+
+    mean: FloatArray
+    scale: FloatArray
+    components: FloatArray
+    variance: FloatArray
+    residual: float
+    limit: float = 1.0
+
+    def distance(self, embedding: FloatArray) -> NDArray[np.float64]:
+        """Distance of N images from the training images, divided by the limit.
+
+        Parameters
+        ----------
+        embedding
+            (N, D).
+
+        Returns
+        -------
+        distance
+            (N,) from 0; above 1 is refused; infinite where the embedding is not finite.
+
+        Raises
+        ------
+        ValueError
+            D is not the gate's.
+        """
+        if embedding.ndim != 2 or embedding.shape[1] != len(self.mean):
+            raise ValueError(
+                f"the embedding has shape {embedding.shape}, the scope gate takes "
+                f"{len(self.mean)} features"
+            )
+        with np.errstate(invalid="ignore", over="ignore"):
+            standard = (embedding.astype(np.float64) - self.mean) / self.scale
+            along = standard @ self.components.T
+            off = standard - along @ self.components
+            spread = np.mean(along**2 / self.variance, axis=1)
+            error = np.mean(off**2, axis=1) / self.residual
+            distance = np.sqrt(spread * error) / self.limit
+        return np.asarray(np.nan_to_num(distance, nan=np.inf, posinf=np.inf), dtype=np.float64)
+
+    def with_limit(self, limit: float) -> ScopeGate:
+        """The same gate with another limit."""
+        return replace(self, limit=limit)
+
+    def save(self, path: Path) -> None:
+        """Write everything but the limit, which `metadata.json` states."""
+        arrays = {name: getattr(self, name) for name in _NAMES - {"residual"}}
+        # `save_file` would make a file that only its owner can read.
+        path.write_bytes(save({**arrays, "residual": np.array([self.residual], np.float32)}))
+
+    @classmethod
+    def load(cls, path: Path, limit: float) -> ScopeGate:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ModelError
+            The file, which is named, does not hold a gate.
+        """
+        try:
+            arrays = load_file(path)
+        # A number format that numpy does not know is an AttributeError or a KeyError here.
+        except (SafetensorError, OSError, ValueError, AttributeError, KeyError) as error:
+            raise ModelError(f"{path.name} cannot be read as safetensors") from error
+        if reason := _fault(arrays):
+            raise ModelError(f"{path.name} holds no scope gate: {reason}")
+        residual = float(arrays.pop("residual")[0])
+        return cls(**arrays, residual=residual, limit=limit)
+
+
+def fit_gate(embedding: FloatArray, components: int) -> ScopeGate:
+    """Describe the training images.
+
+    Parameters
+    ----------
+    embedding
+        (N, D), N >= 3 and D >= 2.
+    components
+        How many directions to keep; fewer where N or D allows no more.
+
+    Returns
+    -------
+    gate
+        With limit 1: a limit is chosen on images that were not learned from.
+
+    Raises
+    ------
+    ModelError
+        Too few images, or images that are all alike.
+    """
+    count, features = embedding.shape
+    if count < 3 or features < 2:
+        raise ModelError(f"a scope gate needs 3 images and 2 features, not {count} and {features}")
+    values = embedding.astype(np.float64)
+    mean, deviation = values.mean(axis=0), values.std(axis=0)
+    if not deviation.any() or not np.isfinite(deviation).all():
+        raise ModelError("a scope gate needs images whose finite embeddings differ")
+    scale = np.maximum(deviation, _SMALLEST_SCALE * deviation.mean())
+    standard = (values - mean) / scale
+    # Two directions fewer than images: some error must be left to be measured.
+    kept = max(1, min(components, count - 2, features - 1))
+    variance, directions = np.linalg.eigh(standard.T @ standard / count)
+    chosen = directions[:, ::-1][:, :kept]
+    error = standard - standard @ chosen @ chosen.T
+    return ScopeGate(
+        mean=mean.astype(np.float32),
+        scale=scale.astype(np.float32),
+        components=np.ascontiguousarray(chosen.T, dtype=np.float32),
+        variance=np.maximum(variance[::-1][:kept], _SMALLEST_VARIANCE).astype(np.float32),
+        residual=float(np.float32(max(float(np.mean(error**2)), _SMALLEST_VARIANCE))),
+    )
+
+
+def _fault(arrays: dict[str, NDArray[Any]]) -> str | None:
+    if set(arrays) != _NAMES:
+        return f"it has {', '.join(sorted(arrays)) or 'nothing'}, not {', '.join(sorted(_NAMES))}"
+    if any(array.dtype != np.float32 for array in arrays.values()):
+        return "its numbers are not float32"
+    components = arrays["components"]
+    if components.ndim != 2 or 0 in components.shape:
+        return f"its components have shape {components.shape}"
+    count, features = components.shape
+    shapes = {"mean": features, "scale": features, "variance": count, "residual": 1}
+    for name, length in shapes.items():
+        if arrays[name].shape != (length,):
+            return f"its {name} has shape {arrays[name].shape}, not {(length,)}"
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        return "it holds numbers that are not finite"
+    if not all((arrays[name] > 0).all() for name in ("scale", "variance", "residual")):
+        return "a spread in it is not positive"
+    return None

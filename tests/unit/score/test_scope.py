@@ -1,0 +1,122 @@
+"""The scope gate takes what is like the training images and refuses what is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from dicom_node.errors import ModelError
+from dicom_node.score.scope import ScopeGate, fit_gate
+
+FEATURES, DIRECTIONS = 30, 5
+REFUSED = 0.02
+
+
+def images(count: int, seed: int, shift: float = 0.0) -> NDArray[np.float32]:
+    """Embeddings near a plane of a few directions; `shift` moves them off it."""
+    plane = np.random.default_rng(0).normal(size=(DIRECTIONS, FEATURES))
+    generator = np.random.default_rng(seed)
+    values = generator.normal(size=(count, DIRECTIONS)) @ plane
+    values += generator.normal(scale=0.2, size=values.shape) + shift
+    return values.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def gate() -> ScopeGate:
+    fitted = fit_gate(images(2000, 1), DIRECTIONS)
+    return fitted.with_limit(float(np.quantile(fitted.distance(images(2000, 2)), 1 - REFUSED)))
+
+
+def test_training_images_are_about_one_from_themselves() -> None:
+    distance = fit_gate(images(2000, 1), DIRECTIONS).distance(images(2000, 1))
+    assert 0.8 < np.median(distance) < 1.2
+
+
+def test_images_of_the_same_kind_are_refused_as_often_as_the_limit_says(gate: ScopeGate) -> None:
+    refused = np.mean(gate.distance(images(5000, 3)) > 1)
+    assert REFUSED / 2 < refused < REFUSED * 2
+
+
+@pytest.mark.parametrize("shift", [2.0, -2.0])
+def test_images_off_the_plane_are_refused(gate: ScopeGate, shift: float) -> None:
+    assert np.mean(gate.distance(images(500, 4, shift=shift)) > 1) > 0.95
+
+
+def test_images_far_out_along_the_plane_are_refused(gate: ScopeGate) -> None:
+    assert np.mean(gate.distance(images(500, 5) * 8) > 1) > 0.99
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+def test_an_embedding_that_is_no_number_is_refused(gate: ScopeGate, value: float) -> None:
+    spoiled = images(2, 6)
+    spoiled[0, 3] = value
+    distance = gate.distance(spoiled)
+    assert distance[0] > 1
+    assert not np.isnan(distance).any()
+
+
+def test_a_gate_comes_back_from_its_file_as_it_was(gate: ScopeGate, tmp_path: Path) -> None:
+    gate.save(tmp_path / "scope.safetensors")
+    again = ScopeGate.load(tmp_path / "scope.safetensors", gate.limit)
+    probes = images(50, 7)
+    np.testing.assert_array_equal(again.distance(probes), gate.distance(probes))
+    half = ScopeGate.load(tmp_path / "scope.safetensors", gate.limit / 2)
+    np.testing.assert_allclose(half.distance(probes), 2 * gate.distance(probes))
+
+
+def test_more_directions_than_images_allow_are_left_out() -> None:
+    gate = fit_gate(images(6, 8), 128)
+    assert gate.components.shape == (4, FEATURES)
+    assert np.isfinite(gate.distance(images(20, 9))).all()
+
+
+def test_a_feature_that_never_changed_does_not_decide_alone() -> None:
+    known = images(200, 10)
+    known[:, 0] = 0
+    probe = images(200, 11)
+    probe[:, 0] = 1e-5
+    assert np.median(fit_gate(known, DIRECTIONS).distance(probe)) < 1.5
+
+
+def test_images_that_cannot_describe_anything_are_refused() -> None:
+    for useless in (images(2, 1), np.ones((9, FEATURES), np.float32), images(9, 1)[:, :1]):
+        with pytest.raises(ModelError, match="a scope gate needs"):
+            fit_gate(useless, 3)
+
+
+def test_an_embedding_of_another_network_is_an_error(gate: ScopeGate) -> None:
+    with pytest.raises(ValueError, match="the scope gate takes 30 features"):
+        gate.distance(np.zeros((2, 31), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        ({"mean": np.zeros(7, np.float32)}, "its mean has shape"),
+        ({"scale": np.zeros(FEATURES, np.float32)}, "not positive"),
+        ({"variance": np.full(DIRECTIONS, np.nan, np.float32)}, "not finite"),
+        ({"components": np.zeros((0, FEATURES), np.float32)}, "its components have shape"),
+        ({"residual": np.ones(1, np.float64)}, "not float32"),
+        ({"surprise": np.ones(1, np.float32)}, "it has"),
+    ],
+)
+def test_a_file_that_holds_no_gate_is_refused_by_name(
+    gate: ScopeGate, spoil: dict[str, NDArray[np.float32]], reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "scope.safetensors"
+    gate.save(path)
+    save_file({**load_file(path), **spoil}, path)
+    with pytest.raises(ModelError, match=f"scope.safetensors holds no scope gate: .*{reason}"):
+        ScopeGate.load(path, 1.0)
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing", b"\xff" * 100])
+def test_a_damaged_file_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "scope.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"scope\.safetensors cannot be read"):
+        ScopeGate.load(path, 1.0)

@@ -1,0 +1,108 @@
+"""The card says the worst first and states no number that was not measured."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from training.card import card
+from training.recipes import RECIPES
+
+RECIPE = RECIPES["cxr_covid3"]
+POINT = {"name": "balanced", "threshold": 0.4321, "sensitivity": 0.91, "specificity": 0.92}
+METADATA: dict[str, Any] = {
+    "version": "0.2.0",
+    "dicom_node": {
+        "intended_use": RECIPE.intended_use,
+        "findings": [{"label": "covid", "threshold": 0.4321, "operating_points": [POINT]}],
+        "calibration": {"temperature": 1.5, "bias": [0.1, 0.2, -0.3]},
+        "scope_gate": {"limit": 1.7654, "refused_validation": 0.01},
+        "bfloat16_deviation": 0.0123,
+    },
+}
+REPORT: dict[str, Any] = {
+    "model": "cxr_covid3",
+    "threshold": 0.4321,
+    "splits": {
+        "test": {
+            "n": 27,
+            "auc": 0.987,
+            "accuracy": 1.0,
+            "sensitivity": None,
+            "ci95": {"auc": [0.9, 1.0], "accuracy": [0.8723, 1.0], "sensitivity": None},
+            "refused_fraction": 0.037,
+        }
+    },
+    "subgroups": {
+        "source": {"here": {"n": 9, "n_positive": 4, "accuracy": 0.5, "ci95": [0.2, 0.8]}}
+    },
+    "scope_gate": {"rotated by 90 degrees": {"n": 50, "refused": 0.981, "outside": True}},
+    "inside_lungs": {"n": 8, "left_out": 1, "inside": 0.616, "by_chance": 0.25},
+    "map_correlation_randomised": 0.0712,
+    "confounding": None,
+    "training": {
+        "seconds": 900.0,
+        "device": "cpu",
+        "processor": "a processor",
+        "watts_assumed": 100.0,
+        "energy_kwh": 0.025,
+        "kg_co2_per_kwh_assumed": 0.4,
+        "carbon_kg": 0.01,
+    },
+}
+
+
+def share(accuracy: float) -> dict[str, Any]:
+    """A measured accuracy on the test split."""
+    return {"test": {"n": 27, "accuracy": accuracy, "ci95": [0.7, 0.98]}}
+
+
+def test_every_figure_of_the_report_is_in_the_card() -> None:
+    text = card(RECIPE, METADATA, REPORT)
+    for figure in (
+        "0.987 (0.900 to 1.000)",
+        "1.000 (0.872 to 1.000)",
+        "3.7%",
+        "0.4321",
+        "98.1%",
+        "62% lies inside the lungs",
+        "0.07",
+        "0.50 (0.20 to 0.80)",
+        "15 minutes on a processor",
+        "0.025 kWh",
+    ):
+        assert figure in text
+    for limit in RECIPE.limits:
+        assert limit in text
+    assert RECIPE.citation in text
+
+
+def test_the_first_sentence_says_what_confounds_the_data() -> None:
+    report = copy.deepcopy(REPORT)
+    report["confounding"] = {
+        "chance": {"train": 0.35, "test": 0.33},
+        "accuracy": {
+            "whole picture": {"pixels": share(0.99)},
+            "border of 10 % alone": {"pixels": share(0.78), "features": share(0.89)},
+            "central 70 % masked out": {"pixels": share(0.91)},
+            "trivial numbers": {"numbers": share(0.7)},
+        },
+    }
+    first = card(RECIPE, METADATA, report).splitlines()[2]
+    assert first.startswith("Its data are confounded: 0.89 (0.70 to 0.98) of the test pictures")
+    assert "0.91 (0.70 to 0.98) by the most telling part (central 70 % masked out)" in first
+    assert "0.99" not in first
+
+
+@pytest.mark.parametrize("missing", ["training", "inside"])
+def test_what_was_not_measured_is_not_stated(missing: str) -> None:
+    report = copy.deepcopy(REPORT)
+    if missing == "training":
+        report["training"] = None
+    else:
+        report["inside_lungs"]["inside"] = None
+    text = card(RECIPE, METADATA, report)
+    assert "None" not in text
+    assert "nan" not in text

@@ -1,0 +1,219 @@
+"""The command line, from someone's own DICOM files to a model that the node serves."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer
+from PIL import Image
+
+from dicom_node.score.bundle import read_bundle
+from dicom_node.score.engine import open_classifier
+from dicom_node.score.study import score_files
+from tests.unit.score.synthetic import chest_like, dataset_of
+from training.cli import app, main
+from training.recipes import RECIPES
+from training.runs import read_json, recipe_of
+
+TINY = [
+    *("--set", "architecture=FiveBlockCNN", "--set", "weights=none", "--set", "side=32"),
+    *("--set", "epochs=1", "--set", "batch_size=4"),
+]
+COMMANDS = (
+    *("list", "prepare", "lr-find", "fit", "export", "all"),
+    *("evaluate", "explain", "compare", "card", "confounding", "repeated"),
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a test keeps its data, runs and models."""
+
+    root: Path
+
+    @property
+    def table(self) -> Path:
+        return self.root / "films" / "labels.csv"
+
+    @property
+    def runs(self) -> list[str]:
+        return ["--runs", str(self.root / "runs")]
+
+    @property
+    def models(self) -> list[str]:
+        return ["--models", str(self.root / "models")]
+
+
+def write_films(folder: Path) -> None:
+    """Sixteen radiographs of sixteen children, every other one brighter in the middle."""
+    folder.mkdir(parents=True)
+    rows = []
+    for number in range(16):
+        stored = chest_like(60, 50).astype(np.uint16) * 12
+        stored += np.random.default_rng(number).integers(0, 200, stored.shape, np.uint16)
+        stored[20:40, 15:35] += (number % 2) * 700
+        attributes = {"BitsStored": 12, "HighBit": 11, "Modality": "DX"}
+        film = dataset_of(stored, PatientID=f"p{number}", **attributes)
+        film.save_as(folder / f"{number}.dcm", enforce_file_format=True)
+        split = "test" if number >= 12 else "train"
+        rows.append((f"{number}.dcm", ("healthy", "ill")[number % 2], split, f"p{number}"))
+    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("path", "label", "split", "patient_id"), *rows])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Trained and exported from DICOM files and a table of labels."""
+    torch.set_num_threads(1)
+    made = Place(tmp_path_factory.mktemp("site"))
+    write_films(made.table.parent)
+    own = ["--data", str(made.table), "--label-map", "healthy=normal,ill=pneumonia", *made.runs]
+    fitted = main(["fit", "cxr_pneumonia", "--name", "ours", *own, *TINY, "--workers", "0"])
+    assert fitted == 0
+    assert main(["export", "ours", *own, *made.models]) == 0
+    return made
+
+
+def test_own_dicom_files_become_a_model_that_the_node_serves(place: Place) -> None:
+    bundle = read_bundle(place.root / "models" / "ours")
+    classifier = open_classifier(bundle, device="cpu")
+    films = sorted(place.table.parent.glob("*.dcm"))[:1]
+    result = score_files(bundle, classifier, films, out_of_scope="mark")
+    assert result is not None
+    assert bundle.name == "ours"
+    assert bundle.metadata.dicom_node.labels == ("normal", "pneumonia")
+
+
+def test_a_run_knows_the_recipe_and_the_data_it_came_from(place: Place) -> None:
+    run = place.root / "runs" / "ours"
+    recipe = recipe_of(run)
+    assert (recipe.name, recipe.data_set) == ("ours", "labels")
+    assert recipe.limits != RECIPES["cxr_pneumonia"].limits
+    assert read_json(run, "config.json")["data"]["n"]["test"] == 4
+    text = (run / "config.json").read_text()
+    assert str(place.root) not in text
+    assert (run / "validation" / "confusion_matrix.png").is_file()
+
+
+def test_evaluate_prints_json_and_nothing_else(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["evaluate", "ours", str(place.table), "--split", "test", "--json", *place.models]
+    assert main([*arguments, "--label-map", "healthy=normal,ill=pneumonia"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["n"] == 4
+    assert {"accuracy", "auc", "refused_fraction", "ci95", "accepted"} <= report.keys()
+    assert main([*arguments, "--group-by", "patient_id"]) == 2
+
+
+def test_evaluate_shows_a_table_to_people(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    model = str(place.root / "models" / "ours")
+    words = ["--label-map", "healthy=normal,ill=pneumonia"]
+    assert main(["evaluate", model, str(place.table), *words]) == 0
+    shown = capsys.readouterr().out
+    assert "sensitivity" in shown
+    assert "refused by the scope gate" in shown
+
+
+def test_explain_compare_and_card_have_something_to_show(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--label-map", "healthy=normal,ill=pneumonia", *place.models]
+    to = place.root / "explained"
+    assert main(["explain", "ours", str(place.table), "--out", str(to), *words]) == 0
+    assert list(to.glob("*.png"))
+    assert main(["compare", "ours", "ours", "--data", str(place.table), *words]) == 0
+    assert "ours" in capsys.readouterr().out
+    assert main(["card", "ours", *place.models]) == 0
+    assert "# " in capsys.readouterr().out
+
+
+def test_prepare_counts_pictures_by_split(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--label-map", "healthy=normal,ill=pneumonia", "--json", *place.runs]
+    assert main(["prepare", "cxr_pneumonia", "--data", str(place.table), *words, *TINY]) == 0
+    counted = json.loads(capsys.readouterr().out)
+    assert counted["test"] == {"normal": 2, "pneumonia": 2}
+    assert sum(counted["train"].values()) + sum(counted["validation"].values()) == 12
+
+
+def test_lr_find_suggests_a_rate(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--label-map", "healthy=normal,ill=pneumonia", "--steps", "10", *place.runs, *TINY]
+    assert main(["lr-find", "cxr_pneumonia", "--data", str(place.table), *words]) == 0
+    assert "the loss falls fastest at" in capsys.readouterr().out
+    assert (place.root / "runs" / "cxr_pneumonia" / "lr_find.png").is_file()
+
+
+def test_list_names_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in RECIPES)
+    assert main(["list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out).keys() == RECIPES.keys()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert command in capsys.readouterr().out
+
+
+def test_no_other_commands_are_there() -> None:
+    registered = typer.main.get_command(app)
+    assert set(registered.commands) == set(COMMANDS)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["fit", "nothing"], "there is no recipe 'nothing'"),
+        (["fit", "cxr_pneumonia", "--set", "epochs"], "write KEY=VALUE"),
+        (["fit", "cxr_pneumonia", "--set", "colour=red"], "only epochs"),
+        (["fit", "cxr_pneumonia", "--data", "nowhere.csv", "--name", "x"], "does not exist"),
+        (["fit", "cxr_pneumonia", "--data", "nowhere.csv"], "--name of its own"),
+        (["evaluate", "nothing", "covid3_cxr"], "is no model folder"),
+        (["export", "nothing", "--runs", "nowhere"], "no readable config.json"),
+        (["fit"], "Missing argument"),
+        (["frobnicate"], "No such command"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert "Traceback" not in said
+
+
+def test_bad_data_are_listed_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label in ("normal", "pneumonia"):
+        (tmp_path / "films" / label).mkdir(parents=True)
+    Image.new("L", (40, 40)).save(tmp_path / "films" / "normal" / "1.png")
+    (tmp_path / "films" / "normal" / "2.png").write_bytes(b"torn")
+    words = ["--name", "x", "--runs", str(tmp_path)]
+    assert main(["fit", "cxr_pneumonia", "--data", str(tmp_path / "films"), *words]) == 2
+    said = capsys.readouterr().err
+    assert "2.png" in said
+    assert "pneumonia" in said
+    assert not (tmp_path / "x").exists()
+
+
+def test_export_refuses_other_data_than_those_of_the_run(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*place.runs, "--models", str(tmp_path)]
+    assert main(["export", "ours", *words]) == 2
+    assert "name it with --data" in capsys.readouterr().err
+    rows = place.table.read_text().splitlines()
+    (place.table.parent / "fewer.csv").write_text("\n".join(rows[:-2]) + "\n")
+    words += ["--label-map", "healthy=normal,ill=pneumonia"]
+    assert main(["export", "ours", "--data", str(place.table.parent / "fewer.csv"), *words]) == 2
+    assert "trained on other pictures" in capsys.readouterr().err

@@ -1,0 +1,194 @@
+"""Every form of labelled images is opened for what it is, and what is none of them is refused."""
+
+from __future__ import annotations
+
+import csv
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.data.folders import open_class_folders
+from training.data.opening import open_source
+from training.data.tables import open_table
+from training.errors import TrainingDataError
+
+
+def picture(path: Path, value: int = 100) -> Path:
+    """A small picture of one gray."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((6, 8), value, np.uint8)).save(path)
+    return path
+
+
+def table(path: Path, *rows: tuple[str, ...]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+def test_a_folder_for_each_class_gives_its_name_as_label(tmp_path: Path) -> None:
+    picture(tmp_path / "set/normal/b.png", 10)
+    picture(tmp_path / "set/normal/a.jpeg")
+    picture(tmp_path / "set/pneumonia/deep/c.TIF")
+    (tmp_path / "set/normal/notes.txt").write_text("no picture")
+    (tmp_path / "set/.hidden").mkdir()
+    source = open_source(tmp_path / "set")
+    assert [(item.path, item.label, item.split, item.units) for item in source.items] == [
+        ("normal/a.jpeg", "normal", "", "display"),
+        ("normal/b.png", "normal", "", "display"),
+        ("pneumonia/deep/c.TIF", "pneumonia", "", "display"),
+    ]
+    assert source.problems == ()
+    image = source.read(source.items[1])
+    assert image.shape == (6, 8)
+    assert image.dtype == np.float32
+    assert image.max() == 10
+
+
+def test_class_folders_below_train_val_and_test_give_the_split(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        for label in ("a", "b"):
+            picture(tmp_path / split / label / "1.png")
+    items = open_source(tmp_path).items
+    assert [(item.split, item.label) for item in items] == [
+        ("test", "a"),
+        ("test", "b"),
+        ("train", "a"),
+        ("train", "b"),
+        ("validation", "a"),
+        ("validation", "b"),
+    ]
+
+
+def test_a_class_that_is_called_test_is_a_class_beside_others(tmp_path: Path) -> None:
+    picture(tmp_path / "test/1.png")
+    picture(tmp_path / "control/1.png")
+    assert {item.label for item in open_source(tmp_path).items} == {"test", "control"}
+
+
+def test_an_empty_class_folder_is_a_problem_that_names_it(tmp_path: Path) -> None:
+    picture(tmp_path / "set/train/a/1.png")
+    (tmp_path / "set/train/b").mkdir()
+    assert open_class_folders(tmp_path / "set").problems == (
+        "set: class folder train/b holds no picture and no .dcm file",
+    )
+
+
+def test_a_table_names_pictures_beside_it(tmp_path: Path) -> None:
+    picture(tmp_path / "films/1.png", 7)
+    picture(tmp_path / "films/2.bmp")
+    path = table(
+        tmp_path / "list.csv",
+        ("path", "label", "split", "patient_id", "sex"),
+        ("./films/1.png", "normal", "Train", "p1", "f"),
+        ("films/2.bmp", "covid", "val", "p2", "m"),
+    )
+    source = open_source(path)
+    first, second = source.items
+    assert (first.path, first.label, first.split, first.group) == (
+        "films/1.png",
+        "normal",
+        "train",
+        "p1",
+    )
+    assert first.columns["sex"] == "f"
+    assert (second.split, second.group) == ("validation", "p2")
+    assert source.read(first).max() == 7
+    assert {item.group for item in open_source(path, group_column="sex").items} == {"f", "m"}
+
+
+def test_a_spreadsheets_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
+    picture(tmp_path / "1.png")
+    path = tmp_path / "list.csv"
+    path.write_text("path,label\n1.png,normal\n", encoding="utf-8-sig")
+    assert len(open_table(path).items) == 1
+
+
+def test_the_rows_that_are_wrong_are_problems_with_line_or_file(tmp_path: Path) -> None:
+    picture(tmp_path / "1.png")
+    path = table(
+        tmp_path / "list.csv",
+        ("path", "label", "split"),
+        ("1.png", "normal", "train"),
+        ("2.png", "normal"),
+        ("", "normal", "train"),
+        ("3.png", "", "train"),
+        ("4.png", "normal", "train"),
+        ("./1.png", "covid", "train"),
+        ("5.png", "normal", "dev"),
+        ("absent.dcm", "normal", ""),
+    )
+    source = open_table(path)
+    assert [item.path for item in source.items] == ["1.png"]
+    assert source.problems == (
+        "list.csv line 3: not 3 columns",
+        "list.csv line 4: a label without an image",
+        "list.csv line 5: 3.png has no label",
+        "list.csv line 8: split 'dev'; train, validation or test can be written there, or nothing",
+        "list: 4.png is named but cannot be read (No such file or directory)",
+        "list: 1.png: named twice; keep one row",
+        "list: absent.dcm is named but cannot be read (No such file or directory)",
+    )
+
+
+def test_another_picture_under_the_same_name_is_told_apart(tmp_path: Path) -> None:
+    picture(tmp_path / "a/1.png", 1)
+    before = open_class_folders(tmp_path).items[0].columns["sha256"]
+    picture(tmp_path / "a/1.png", 2)
+    assert open_class_folders(tmp_path).items[0].columns["sha256"] != before
+
+
+def test_a_picture_that_goes_away_after_opening_is_named(tmp_path: Path) -> None:
+    gone = picture(tmp_path / "set/a/1.png")
+    source = open_class_folders(tmp_path / "set")
+    gone.unlink()
+    with pytest.raises(TrainingDataError, match=r"set: a/1.png cannot be read \(No such file"):
+        source.read(source.items[0])
+
+
+def test_a_folder_and_a_tar_with_a_manifest_and_a_published_name_are_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DICOM_NODE_DATA", str(tmp_path))
+    table(tmp_path / "toy/manifest.csv", ("path", "label"), ("1.png", "normal"))
+    picture(tmp_path / "toy/1.png")
+    with tarfile.open(tmp_path / "published.tar", "w") as archive:
+        for name in ("manifest.csv", "1.png"):
+            archive.add(tmp_path / "toy" / name, name)
+    for path in (tmp_path / "toy", tmp_path / "published.tar", Path("published")):
+        source = open_source(path)
+        assert [item.label for item in source.items] == ["normal"]
+        assert source.read(source.items[0]).shape == (6, 8)
+
+
+def test_what_is_none_of_the_forms_is_refused_with_what_is_accepted(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    film = picture(tmp_path / "film.png")
+    for path, found in (
+        (tmp_path / "empty", "empty is a folder without manifest.csv and without class folders"),
+        (film, "film.png is a file of another kind"),
+        (Path("no_such_set"), "no_such_set does not exist and is no published set"),
+    ):
+        with pytest.raises(TrainingDataError) as caught:
+            open_source(path)
+        assert str(caught.value).startswith(f"{found}; accepted are a tar or folder with")
+
+
+def test_columns_that_are_needed_and_absent_are_named(tmp_path: Path) -> None:
+    path = table(tmp_path / "list.csv", ("file", "label"), ("1.png", "normal"))
+    with pytest.raises(TrainingDataError, match=r"list.csv: column path, sex is missing"):
+        open_source(path, group_column="sex")
+    picture(tmp_path / "set/a/1.png")
+    with pytest.raises(TrainingDataError, match="has a folder for each class and so no column sex"):
+        open_source(tmp_path / "set", group_column="sex")
+
+
+def test_a_table_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_bytes(b"path,label\n\xff\xfe,normal\n")
+    with pytest.raises(TrainingDataError, match=r"list.csv cannot be read as CSV in UTF-8"):
+        open_source(path)

@@ -1,0 +1,346 @@
+"""Runs that resume to the same weights, stop with a clear word, and learn from their teachers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dicom_node.errors import BadInput
+from dicom_node.score.networks import build
+from dicom_node.score.transforms import Pipeline
+from training.batches import EpochOrder, predict_logits, training_loader
+from training.data import Item, Picture, Splits
+from training.fit import TrainingError, fit
+from training.losses import SoftLoss, class_weights, hard_targets, mixed
+from training.phases import frozen_groups, group_rates, optimizer_of, schedule_of
+from training.pretrained import load_run
+from training.progress import FitProgress
+from training.recipes import RECIPES
+from training.recipes.base import Phase, Recipe
+from training.recipes.common import THREE_CHANNELS, radiograph, spec
+from training.runs import overridden, recipe_of
+from training.targets import training_targets
+
+SIDE = 32
+MEMBERS = ("member1", "member2")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return replace(
+        RECIPES["cnn_scratch_pneumonia_cxr"],
+        name="toy",
+        preprocessing=radiograph(SIDE, (THREE_CHANNELS,), clipped=0.0),
+        augmentation=(
+            spec("RandFlip", prob=0.5, spatial_axis=1),
+            spec("RandBorder", prob=0.5, fraction=0.1),
+        ),
+        phases=(
+            Phase(epochs=1, rates=1e-2, trained_groups=1),
+            Phase(epochs=2, rates=(1e-4, 1e-3), schedule="one_cycle"),
+        ),
+        batch_size=4,
+        mixup=0.2,
+        ema=0.9,
+        early_stopping=2,
+        class_balanced=True,
+    )
+
+
+def pictures(count: int, prefix: str) -> list[Picture]:
+    generator = np.random.default_rng(len(prefix))
+    made = []
+    for number in range(count):
+        target = number % 2
+        plane = generator.uniform(0, 0.5, (1, SIDE, SIDE)).astype(np.float32)
+        plane[:, 8:24, 8:24] += 0.4 * target
+        label = ("normal", "pneumonia")[target]
+        item = Item(f"{prefix}{number}.png", label, "", "", {})
+        made.append(Picture(item, plane, target))
+    return made
+
+
+@pytest.fixture
+def splits() -> Splits:
+    return Splits(pictures(10, "train"), pictures(6, "validation"), pictures(4, "test"))
+
+
+def run_of(recipe: Recipe, splits: Splits, run: Path, **options: Any) -> dict[str, torch.Tensor]:
+    fit(recipe, splits, run, device="cpu", progress=False, workers=0, **options)
+    return dict(load_file(run / "weights.safetensors"))
+
+
+class Interrupted(Exception):
+    """What a person does to a run."""
+
+
+@pytest.mark.parametrize("stopped_before", [2, 3])
+def test_an_interrupted_and_resumed_run_ends_as_one_that_was_not(
+    recipe: Recipe,
+    splits: Splits,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stopped_before: int,
+) -> None:
+    whole = run_of(recipe, splits, tmp_path / "whole")
+    begin = FitProgress.epoch_started
+
+    def interrupt(shown: FitProgress, epoch: int, steps: int) -> None:
+        if epoch == stopped_before:
+            raise Interrupted
+        begin(shown, epoch, steps)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FitProgress, "epoch_started", interrupt)
+        with pytest.raises(Interrupted):
+            run_of(recipe, splits, tmp_path / "parts")
+    parts = run_of(recipe, splits, tmp_path / "parts", resume=True)
+    assert parts.keys() == whole.keys()
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=0, atol=1e-6, msg=name)
+    histories = [
+        json.loads((tmp_path / n / "history.json").read_text()) for n in ("whole", "parts")
+    ]
+    for first, second in zip(*histories, strict=True):
+        assert first["learning_rate"] == pytest.approx(second["learning_rate"])
+        for name in ("epoch", "phase", "train_loss", "validation_loss", "validation_auc"):
+            assert first[name] == pytest.approx(second[name], abs=1e-5)
+
+
+def test_a_run_says_what_it_was(recipe: Recipe, splits: Splits, tmp_path: Path) -> None:
+    run_of(recipe, splits, tmp_path / "toy")
+    config, history, timing = (
+        json.loads((tmp_path / "toy" / name).read_text())
+        for name in ("config.json", "history.json", "timing.json")
+    )
+    assert config["recipe"]["phases"][1]["rates"] == [1e-4, 1e-3]
+    assert config["data"]["n"] == {"train": 10, "validation": 6, "test": 4}
+    assert [entry["phase"] for entry in history] == [1, 2, 2]
+    assert {"train_loss", "train_accuracy", "validation_loss", "validation_accuracy"} <= set(
+        history[0]
+    )
+    assert len(history[0]["learning_rate"]) == 1
+    assert len(history[1]["learning_rate"]) == 4
+    assert timing["carbon_kg"] == pytest.approx(
+        timing["seconds"] * timing["watts_assumed"] / 3.6e6 * 0.4, abs=1e-4
+    )
+
+
+def test_workers_do_not_change_what_is_drawn(recipe: Recipe, splits: Splits) -> None:
+    targets = hard_targets([p.target for p in splits.train], "sigmoid", 2)
+    drawn = []
+    for workers in (0, 1):
+        loader, order = training_loader(recipe, splits.train, targets, workers=workers)
+        order.epoch = 3
+        drawn.append([batch["image"] for batch in loader])
+    for one, other in zip(*drawn, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_every_epoch_has_its_own_order() -> None:
+    order = EpochOrder(20, seed=1)
+    passes = []
+    for order.epoch in (1, 2, 1):
+        passes.append([index for _, index in order])
+    assert passes[0] == passes[2] != passes[1]
+    assert sorted(passes[1]) == list(range(20))
+
+
+def test_a_loss_that_is_no_number_names_its_pictures(
+    recipe: Recipe, splits: Splits, tmp_path: Path
+) -> None:
+    wild = replace(recipe, phases=(Phase(epochs=1, rates=1e30),))
+    with pytest.raises(TrainingError, match=r"loss became \w+ at step \d of epoch 1, on train\d+"):
+        run_of(wild, splits, tmp_path / "toy")
+
+
+def test_running_out_of_memory_says_which_batch_size_to_try(
+    recipe: Recipe, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 TB")
+
+    monkeypatch.setattr(FitProgress, "step", full)
+    with pytest.raises(TrainingError, match="batch size 4 and side 32: try --set batch_size=2"):
+        run_of(recipe, splits, tmp_path / "toy")
+
+
+def test_one_class_is_not_trained_on(recipe: Recipe, splits: Splits, tmp_path: Path) -> None:
+    alone = replace(splits, train=[p for p in splits.train if p.target == 1])
+    with pytest.raises(TrainingError, match="0 training pictures of 'normal'"):
+        run_of(recipe, alone, tmp_path / "toy")
+
+
+@pytest.mark.parametrize("what", ["recipe", "data"])
+def test_another_recipe_or_other_data_do_not_go_on(
+    recipe: Recipe, splits: Splits, tmp_path: Path, what: str
+) -> None:
+    run_of(recipe, splits, tmp_path / "toy")
+    if what == "recipe":
+        recipe = replace(recipe, batch_size=5)
+    else:
+        splits.test.pop()
+    with pytest.raises(BadInput, match=f"written for another {what}"):
+        run_of(recipe, splits, tmp_path / "toy", resume=True)
+
+
+def test_frozen_groups_keep_their_weights_and_statistics(
+    recipe: Recipe, splits: Splits, tmp_path: Path
+) -> None:
+    trained = []
+    for epochs in (1, 2):
+        phases = (Phase(epochs=epochs, rates=1e-2, trained_groups=1),)
+        run_of(replace(recipe, phases=phases, ema=None), splits, tmp_path / str(epochs))
+        checkpoint = torch.load(tmp_path / str(epochs) / "checkpoint.pt", weights_only=True)
+        trained.append(checkpoint["network"])
+    changed = {name for name in trained[0] if not torch.equal(trained[0][name], trained[1][name])}
+    assert changed
+    assert all(name.startswith("head.") for name in changed)
+    assert any("running_mean" in name for name in trained[0])
+
+
+def test_teachers_move_the_targets(recipe: Recipe, splits: Splits, tmp_path: Path) -> None:
+    base = RECIPES["cnn_scratch_pneumonia_cxr"]
+    changes = {"epochs": "1", "side": str(SIDE), "batch_size": "4"}
+    teacher = overridden(base, changes)
+    made_from = {"recipe": base.name, "name": "teacher", "set": changes, "fallback": False}
+    run_of(teacher, splits, tmp_path / "teacher", made_from=made_from)
+    pupil = replace(teacher, name="pupil", teachers=("teacher",), teacher_weight=0.25)
+    found = training_targets(pupil, splits.train, tmp_path, torch.device("cpu"))
+    network = build(teacher.architecture, 1)
+    load_run(network, tmp_path / "teacher" / "weights.safetensors")
+    logits = predict_logits(network, splits.train, Pipeline(teacher.preprocessing))
+    labels = np.array([[p.target] for p in splits.train])
+    np.testing.assert_allclose(
+        found.numpy(), 0.75 * labels + 0.25 / (1 + np.exp(-logits)), atol=1e-5
+    )
+    assert recipe_of(tmp_path / "teacher") == replace(teacher, name="teacher")
+    with pytest.raises(BadInput, match="another picture size"):
+        training_targets(
+            overridden(pupil, {"side": "64"}), splits.train, tmp_path, torch.device("cpu")
+        )
+
+
+def test_rates_are_spread_over_the_trained_groups_only(recipe: Recipe) -> None:
+    network = build(recipe.architecture, 1)
+    phase = Phase(epochs=2, rates=(1e-6, 1e-4), trained_groups=3)
+    assert len(frozen_groups(network, phase)) == len(network.layer_groups()) - 3
+    assert group_rates(phase, 3) == pytest.approx([1e-6, 1e-5, 1e-4])
+    optimizer = optimizer_of(recipe, phase, network)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([1e-6, 1e-5, 1e-4])
+    last = {id(parameter) for parameter in optimizer.param_groups[-1]["params"]}
+    assert last == {id(parameter) for parameter in network.layer_groups()[-1].parameters()}
+    with pytest.raises(BadInput, match="layer groups"):
+        frozen_groups(network, Phase(epochs=1, rates=1e-3, trained_groups=9))
+
+
+def rates_of(phase: Phase, recipe: Recipe, steps: int) -> list[float]:
+    optimizer = optimizer_of(recipe, phase, build(recipe.architecture, 1))
+    schedule = schedule_of(phase, optimizer, steps)
+    rates = []
+    for _ in range(steps * phase.epochs):
+        rates.append(optimizer.param_groups[-1]["lr"])
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
+def test_schedules_have_their_shapes(recipe: Recipe) -> None:
+    constant = rates_of(Phase(epochs=2, rates=1e-3), recipe, 5)
+    assert constant == pytest.approx([1e-3] * 10)
+    decaying = rates_of(Phase(epochs=25, rates=1e-3, schedule="time_decay"), recipe, 4)
+    assert decaying[:2] == pytest.approx([1e-3, 1e-3 / (1 + 1e-3 / 25)])
+    assert decaying[-1] == pytest.approx(1e-3 / (1 + 99 * 1e-3 / 25))
+    cycle = rates_of(Phase(epochs=2, rates=1e-3, schedule="one_cycle"), recipe, 10)
+    assert max(cycle) == pytest.approx(1e-3)
+    assert cycle[0] == pytest.approx(1e-3 / 25)
+    assert cycle[-1] < 1e-6
+    cosine = rates_of(Phase(epochs=2, rates=1e-3, schedule="cosine"), recipe, 10)
+    assert cosine[0] == pytest.approx(1e-3)
+    assert cosine[10] == pytest.approx(5e-4)
+
+
+def test_the_loss_of_one_output_is_binary_cross_entropy() -> None:
+    logits, targets = torch.randn(8, 1), torch.rand(8, 1)
+    plain = SoftLoss("sigmoid", torch.ones(2), 0.0)(logits, targets)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)
+    torch.testing.assert_close(plain, expected)
+    smooth = SoftLoss("sigmoid", torch.ones(2), 0.2)(logits, targets)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets * 0.8 + 0.1)
+    torch.testing.assert_close(smooth, expected)
+
+
+def test_class_weights_make_classes_equal() -> None:
+    weights = class_weights([0, 0, 0, 1], 2)
+    assert weights.tolist() == pytest.approx([2 / 3, 2.0])
+    loss = SoftLoss("softmax", weights, 0.0)
+    logits = torch.zeros(4, 2)
+    targets = hard_targets([0, 0, 0, 1], "softmax", 2)
+    torch.testing.assert_close(loss(logits, targets), torch.tensor(2.0).log())
+
+
+def test_mixup_mixes_targets_as_it_mixes_images() -> None:
+    torch.manual_seed(0)
+    values = torch.arange(6.0)
+    images, targets = mixed(values.reshape(6, 1, 1, 1).expand(6, 3, 2, 2), values[:, None], 0.4)
+    torch.testing.assert_close(images.mean(dim=(1, 2, 3)), targets[:, 0])
+    assert not torch.equal(targets[:, 0], values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"epochs": "0"}, "1 or more epochs"),
+        ({"epochs": "many"}, "--set epochs=many"),
+        ({"colour": "red"}, "only epochs"),
+        ({"weights": "mine"}, "not one of imagenet"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(
+    recipe: Recipe, changes: Mapping[str, str], words: str
+) -> None:
+    with pytest.raises(BadInput, match=words):
+        overridden(recipe, changes)
+
+
+def test_a_run_of_several_members_ends_with_the_mean_of_their_weights(
+    recipe: Recipe, splits: Splits, tmp_path: Path
+) -> None:
+    run = tmp_path / "soup"
+    mean = run_of(replace(recipe, members=2), splits, run)
+    first, second = (load_file(run / name / "weights.safetensors") for name in MEMBERS)
+    floating = [name for name, value in mean.items() if value.is_floating_point()]
+    assert floating
+    for name in floating:
+        assert torch.allclose(mean[name], (first[name] + second[name]) / 2)
+    assert any(not torch.equal(first[name], second[name]) for name in floating)
+    alone = run_of(recipe, splits, tmp_path / "alone")
+    assert all(torch.equal(alone[name], first[name]) for name in floating)
+    history = json.loads((run / "history.json").read_bytes())
+    assert [entry["epoch"] for entry in history] == list(range(1, 7))
+    timing = [json.loads((run / name / "timing.json").read_bytes()) for name in MEMBERS]
+    whole = json.loads((run / "timing.json").read_bytes())
+    assert whole["seconds"] == pytest.approx(sum(one["seconds"] for one in timing))
+
+
+def test_members_that_are_finished_are_not_trained_again(
+    recipe: Recipe, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = replace(recipe, members=2)
+    mean = run_of(several, splits, tmp_path / "run")
+    monkeypatch.setattr(FitProgress, "epoch_started", lambda *_: pytest.fail("trained again"))
+    again = run_of(several, splits, tmp_path / "run", resume=True)
+    assert all(torch.equal(again[name], mean[name]) for name in mean)

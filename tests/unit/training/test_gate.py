@@ -1,0 +1,95 @@
+"""The scope gate lets mild variations pass and refuses what is something else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dicom_node.score.preprocessing import Preprocessing, TransformSpec
+from dicom_node.score.transforms import FloatArray, Pipeline
+from training.gate import fit_scope, judge
+from training.variations import OUTSIDERS, mild
+
+SIDE = 32
+
+
+@pytest.fixture
+def pipeline() -> Pipeline:
+    resize = TransformSpec(name="ResizeAntialiased", arguments={"rows": SIDE, "columns": SIDE})
+    repeat = TransformSpec(name="RepeatChannel", arguments={"repeats": 3})
+    return Pipeline(
+        Preprocessing(input="display", rows=SIDE, columns=SIDE, display=(resize,), tensor=(repeat,))
+    )
+
+
+def planes(number: int, seed: int) -> list[FloatArray]:
+    """Bright bodies with two dark lungs of varying place and size, (1, 32, 32) in [0, 1]."""
+    generator = np.random.default_rng(seed)
+    y, x = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
+    result = []
+    for _ in range(number):
+        size, place, level = generator.uniform([0.25, 0.38, 0.1], [0.32, 0.45, 0.3])
+        lungs = ((np.abs(x) - place) / size) ** 2 + ((y + 0.15) / 0.6) ** 2 < 1
+        picture = np.where(lungs, level, 0.8) + generator.normal(0, 0.02, lungs.shape)
+        result.append(np.clip(picture, 0, 1).astype(np.float32)[np.newaxis])
+    return result
+
+
+def embed(images: FloatArray) -> FloatArray:
+    """Means of 8 x 8 tiles: (N, 3, 32, 32) to (N, 64)."""
+    tiles = images[:, 0].reshape(len(images), 8, 4, 8, 4).mean(axis=(2, 4))
+    return np.asarray(tiles.reshape(len(images), 64))
+
+
+def test_the_gate_accepts_its_like_and_refuses_outsiders(pipeline: Pipeline) -> None:
+    gate = fit_scope(embed, pipeline, planes(120, 1), planes(60, 2), seed=3)
+    others = {"stripes": [np.tile(np.array([0, 1], np.float32), (1, SIDE, SIDE // 2))] * 5}
+    shares = judge(gate, embed, pipeline, planes(60, 4), others=others, seed=5)
+    assert shares["validation"]["refused"] <= 0.1
+    assert shares["validation, mildly varied"]["refused"] <= 0.15
+    for name in ("inverted", "upside down", "rotated by 90 degrees", "noise", "stripes"):
+        assert shares[name] == {"n": shares[name]["n"], "refused": 1.0, "outside": True}
+    assert shares["stripes"]["n"] == 5
+    assert set(OUTSIDERS) < set(shares)
+
+
+def test_the_limit_lets_nearly_all_validation_pictures_pass(pipeline: Pipeline) -> None:
+    validation = planes(60, 2)
+    gate = fit_scope(embed, pipeline, planes(120, 1), validation, seed=3)
+    distance = gate.distance(embed(np.stack([pipeline.tensor(plane) for plane in validation])))
+    assert gate.limit > 0
+    assert (distance > 1).mean() <= 0.05
+
+
+def test_the_same_seed_gives_the_same_gate(pipeline: Pipeline) -> None:
+    limits = {
+        fit_scope(embed, pipeline, planes(40, 1), planes(20, 2), seed=seed).limit
+        for seed in (3, 3, 4)
+    }
+    assert len(limits) == 2
+
+
+def test_few_pictures_still_make_a_gate(pipeline: Pipeline) -> None:
+    gate = fit_scope(embed, pipeline, planes(4, 1), planes(2, 2), seed=3)
+    assert len(gate.components) == 1
+
+
+def test_variations_stay_pictures_and_leave_the_original_alone() -> None:
+    generator = np.random.default_rng(6)
+    plane = planes(1, 7)[0]
+    before = plane.copy()
+    made = [mild(plane, generator) for _ in range(20)]
+    made += [change(plane, generator) for change in OUTSIDERS.values()]
+    for picture in made:
+        assert picture.shape == plane.shape
+        assert picture.dtype == np.float32
+        assert picture.min() >= 0
+        assert picture.max() <= 1
+    np.testing.assert_array_equal(plane, before)
+    assert all(np.abs(picture - plane).mean() < 0.2 for picture in made[:20])
+
+
+def test_outsiders_keep_the_shape_of_oblong_planes() -> None:
+    plane = np.random.default_rng(8).uniform(size=(1, 24, 40)).astype(np.float32)
+    generator = np.random.default_rng(9)
+    assert {change(plane, generator).shape for change in OUTSIDERS.values()} == {(1, 24, 40)}

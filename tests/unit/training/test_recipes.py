@@ -1,0 +1,110 @@
+"""Recipes are valid, say what was published, and refuse what cannot be."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from dicom_node.errors import BadInput
+from dicom_node.score.manifest import ARCHITECTURE_NAMES, Aggregation, IntendedUse
+from dicom_node.score.transforms import Pipeline
+from training.recipes import RECIPES, SHIPPED
+from training.recipes.base import Finding, Phase, Recipe, SplitPlan
+from training.runs import customised, described
+
+REPRODUCTIONS = {
+    "vgg16_covid_cxr": ("VGG16", "covid25_cxr", 25, 8, 224),
+    "inceptionv3_covid3_cxr": ("InceptionV3", "covid3_cxr", 50, 8, 256),
+    "resnet50_pneumonia_cxr": ("ResNet50", "pneumonia_cxr", 18, 64, 288),
+    "cnn_scratch_pneumonia_cxr": ("FiveBlockCNN", "pneumonia_cxr", 10, 32, 160),
+    "efficientnetb0_covid_ct": ("EfficientNetB0", "covid_ct", 80, 32, 224),
+}
+
+
+def test_the_five_systems_and_the_three_shipped_models_are_there() -> None:
+    assert set(RECIPES) == {*REPRODUCTIONS, *SHIPPED}
+
+
+@pytest.mark.parametrize(("name", "expected"), REPRODUCTIONS.items())
+def test_reproductions_have_the_published_settings(
+    name: str, expected: tuple[str, str, int, int, int]
+) -> None:
+    recipe = RECIPES[name]
+    side = recipe.preprocessing.rows
+    found = (recipe.architecture, recipe.data_set, recipe.epochs, recipe.batch_size, side)
+    assert found == expected
+    assert recipe.published
+    assert recipe.system
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
+def test_every_recipe_can_become_a_model_folder(recipe: Recipe) -> None:
+    IntendedUse.model_validate(recipe.intended_use)
+    if recipe.aggregation:
+        Aggregation.model_validate(recipe.aggregation)
+    assert recipe.architecture in ARCHITECTURE_NAMES
+    assert recipe.preprocessing.rows % 32 == 0
+    Pipeline(recipe.preprocessing)
+    # As read again from JSON: nothing in it is a Python object.
+    assert json.loads(json.dumps(described(recipe))) == described(recipe)
+
+
+def test_the_confounded_sets_say_so_first() -> None:
+    for recipe in RECIPES.values():
+        if recipe.data_set in ("covid3_cxr", "covid25_cxr"):
+            assert "confounded" in recipe.limits[0].partition(".")[0]
+            assert "no clinical use" in recipe.intended_use["statement"]
+            assert "research only" in recipe.license
+
+
+def test_the_fallback_keeps_the_schedule_and_changes_the_backbone() -> None:
+    base = RECIPES["vgg16_covid_cxr"]
+    changed = customised(base, name="mine", changes={"epochs": "1"}, fallback=True)
+    assert (changed.name, changed.architecture) == ("mine", "EfficientNetLite0")
+    assert changed.phases == (replace(base.phases[0], epochs=1),)
+    assert changed.preprocessing.tensor == RECIPES["cxr_pneumonia"].preprocessing.tensor
+    scratch = RECIPES["cnn_scratch_pneumonia_cxr"]
+    assert customised(scratch, changes={}, fallback=True) == scratch
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"labels": ("normal",)}, "two or more different labels"),
+        ({"positive": "tumour"}, "'tumour' is not among"),
+        ({"labels": ("pneumonia", "normal")}, "the positive one last"),
+        ({"phases": ()}, "needs a phase"),
+        ({"batch_size": 1}, "batch_size 1"),
+        ({"ema": 1.0}, "ema"),
+        ({"teacher_weight": 0.5}, "needs teachers"),
+        ({"aggregation": {"slices": 3}}, "kind ct_series"),
+        ({"optimizer": "lion"}, "'lion' is not one of adam"),
+        ({"findings": (Finding("other", ("1", "2", "3"), ("1", "2", "3")),)}, "first finding"),
+    ],
+)
+def test_recipes_that_contradict_themselves_are_refused(
+    changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(BadInput, match=words):
+        replace(RECIPES["cxr_pneumonia"], **changes)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Phase(epochs=0, rates=1e-3), "1 or more epochs"),
+        (lambda: Phase(epochs=1, rates=(1e-3, 1e-2, 1e-1)), "rates"),
+        (lambda: Phase(epochs=1, rates=-1.0), "rates"),
+        (lambda: Phase(epochs=1, rates=1.0, trained_groups=0), "trained_groups"),
+        (lambda: Phase(epochs=1, rates=1.0, schedule="steps"), "schedule 'steps'"),  # type: ignore[arg-type]
+        (lambda: SplitPlan("official", validation=1.0), "validation share"),
+        (lambda: SplitPlan("official", folds=5, fold=5), "fold 5"),
+        (lambda: SplitPlan("random"), "split kind 'random'"),  # type: ignore[arg-type]
+    ],
+)
+def test_phases_and_splits_that_cannot_be_are_refused(make: Any, words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        make()

@@ -1,0 +1,104 @@
+"""How far a run has come, and the file from which it goes on; no code is unpickled from it."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from dicom_node.errors import BadInput
+from dicom_node.score.networks import StagedNetwork
+from training.recipes.base import Recipe
+from training.runs import described
+
+_PLAIN = ("history", "found_rates", "finished_phases", "phase", "seconds")
+
+
+@dataclass(slots=True)
+class State:
+    """All that training changes.
+
+    Attributes
+    ----------
+    network
+        The weights that are trained.
+    average
+        Their running average, where the recipe asks for one.
+    history
+        Figures of each epoch.
+    found_rates
+        Phase number -> what the learning-rate finder said.
+    finished_phases
+        How many are done.
+    phase
+        Epochs, optimizer and schedule of the phase after those, if it has begun.
+    seconds
+        Spent so far.
+    """
+
+    network: StagedNetwork
+    average: AveragedModel | None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    found_rates: dict[str, float] = field(default_factory=dict)
+    finished_phases: int = 0
+    phase: dict[str, Any] | None = None
+    seconds: float = 0.0
+
+    @property
+    def judged(self) -> StagedNetwork:
+        """The network that is validated and kept."""
+        return self.network if self.average is None else cast(StagedNetwork, self.average.module)
+
+
+def initial_state(recipe: Recipe, network: StagedNetwork) -> State:
+    """The state before the first epoch."""
+    if recipe.ema is None:
+        return State(network, None)
+    decay = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
+    return State(network, AveragedModel(network, multi_avg_fn=decay, use_buffers=True))
+
+
+def save_checkpoint(path: Path, recipe: Recipe, digest: str, state: State) -> None:
+    """Write tensors and plain values; the file is either the old or the new one, also if killed."""
+    content = {name: getattr(state, name) for name in _PLAIN}
+    content |= {"recipe": described(recipe), "digest": digest}
+    content["network"] = state.network.state_dict()
+    content["average"] = state.average.state_dict() if state.average is not None else None
+    part = path.with_name(path.name + ".part")
+    torch.save(content, part)
+    part.replace(path)
+
+
+def load_checkpoint(path: Path, recipe: Recipe, digest: str, state: State) -> bool:
+    """Fill the state with what `save_checkpoint` wrote; False if there is nothing yet.
+
+    Raises
+    ------
+    BadInput
+        The file is damaged, or was written for another recipe or other data.
+    """
+    if not path.is_file():
+        return False
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise BadInput(f"{path} is damaged ({error}): delete it or leave out --resume") from error
+    for what, found, own in (
+        ("recipe", content["recipe"], described(recipe)),
+        ("data", content["digest"], digest),
+    ):
+        if found != own:
+            raise BadInput(
+                f"{path} was written for another {what}: name another folder with --run, or leave "
+                "out --resume to train anew in this one"
+            )
+    state.network.load_state_dict(content["network"])
+    if state.average is not None:
+        state.average.load_state_dict(content["average"])
+    for name in _PLAIN:
+        setattr(state, name, content[name])
+    return True

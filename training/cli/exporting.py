@@ -1,0 +1,56 @@
+"""From a run and the data that it was trained on to a model folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dicom_node.errors import BadInput
+from training.cli.loading import Wanted, load_splits
+from training.data import Source, data_dir
+from training.recipes.base import Recipe
+from training.runs import CONFIG, data_digest, read_json, recipe_of
+
+_CONFOUNDED = frozenset({"covid3_cxr", "covid25_cxr"})
+"""Sets whose card says first what one can guess the class from without the lungs."""
+
+
+def export_run(run: Path, wanted: Wanted, folder: Path) -> dict[str, Any]:
+    """Write the model folder of a run.
+
+    Raises
+    ------
+    BadInput
+        The data are not those that the run was trained on.
+    """
+    from training.export import export
+    from training.others import other_sets
+
+    recipe = recipe_of(run)
+    config = read_json(run, CONFIG)
+    own = config["made_from"].get("own_data")
+    if own and wanted.data is None:
+        raise BadInput(f"{run.name} was trained on {own}: name it with --data")
+    source = wanted.source(recipe)
+    splits = load_splits(recipe, wanted, source)
+    if data_digest(splits) != config["data"]["digest"]:
+        raise BadInput(
+            f"{run.name} was trained on other pictures or another division of them than "
+            f"{source.name} gives now: name the same data and options as for `fit`, or train again"
+        )
+    return export(
+        recipe,
+        splits,
+        run,
+        folder,
+        others=other_sets(recipe, data_dir()),
+        confounding=_confounding(recipe, source),
+    )
+
+
+def _confounding(recipe: Recipe, source: Source) -> dict[str, Any] | None:
+    if recipe.data_set not in _CONFOUNDED:
+        return None
+    from training.confounding import confounding
+
+    return confounding(source)

@@ -1,0 +1,156 @@
+"""Commands that judge models: evaluate, explain, compare, card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from dicom_node.score.bundle import CARD, read_bundle
+from dicom_node.score.transforms import Pipeline
+from training.cli.loading import label_map_of, load_labelled, split_named
+from training.cli.options import (
+    MODELS,
+    DataName,
+    GroupColumn,
+    Json,
+    LabelMap,
+    Model,
+    Models,
+    Split,
+    model_folder,
+    out,
+    print_json,
+)
+from training.data import open_source
+
+_SHOWN = ("accuracy", "sensitivity", "specificity", "precision", "recall", "f1", "auc")
+
+GroupBy = Annotated[
+    str | None, typer.Option(help="Column of the data whose values are measured apart.")
+]
+Seed = Annotated[int, typer.Option(help="Of the bootstrap.")]
+Predictions = Annotated[
+    Path | None, typer.Option(help="CSV file to write the score of each picture to.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command("evaluate")(evaluate_model)
+    app.command("explain")(explain_model)
+    app.command("compare")(compare_models)
+    app.command("card")(show_card)
+
+
+def evaluate_model(
+    model: Model,
+    data: DataName,
+    split: Split = "test",
+    group_by: GroupBy = None,
+    label_map: LabelMap = None,
+    group_column: GroupColumn = None,
+    seed: Seed = 20261121,
+    predictions: Predictions = None,
+    models: Models = MODELS,
+    json: Json = False,
+) -> None:
+    """Measure a model on labelled pictures as the node would score them, with 95 % intervals."""
+    from training.evaluate import evaluate
+
+    report = evaluate(
+        model_folder(model, models),
+        open_source(Path(data), group_column=group_column),
+        split=split_named(split),
+        label_map=label_map_of(label_map),
+        group_by=group_by,
+        seed=seed,
+        predictions_csv=predictions,
+        progress=not json,
+    )
+    if json:
+        print_json(report)
+    else:
+        out.print(_figures_table(model, report))
+
+
+def explain_model(
+    model: Model,
+    data: DataName,
+    to: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")],
+    split: Split = "test",
+    label_map: LabelMap = None,
+    group_column: GroupColumn = None,
+    models: Models = MODELS,
+    json: Json = False,
+) -> None:
+    """Draw right and wrong cases with what the model looked at, and the greatest failures."""
+    from training.explain import explain
+
+    folder = model_folder(model, models)
+    bundle = read_bundle(folder)
+    pictures = load_labelled(
+        open_source(Path(data), group_column=group_column),
+        Pipeline(bundle.inference.preprocessing),
+        bundle.metadata.dicom_node.labels,
+        label_map=label_map,
+        split=split_named(split),
+    )
+    report = explain(folder, pictures, to)
+    if json:
+        print_json(report)
+    else:
+        out.print(f"{report['n']} pictures: {', '.join(report['files'])} in {to}")
+
+
+def compare_models(
+    chosen: Annotated[list[str], typer.Argument(metavar="MODEL MODEL...", help="Two or more.")],
+    data: Annotated[str, typer.Option(help="A tar, folder or CSV, or a published set.")],
+    split: Split = "test",
+    label_map: LabelMap = None,
+    group_column: GroupColumn = None,
+    models: Models = MODELS,
+    json: Json = False,
+) -> None:
+    """Measure models on the same pictures; differences by DeLong and McNemar."""
+    from training.compare import compare, render
+
+    report = compare(
+        [model_folder(name, models) for name in chosen],
+        open_source(Path(data), group_column=group_column),
+        split=split_named(split),
+        label_map=label_map_of(label_map),
+        progress=not json,
+    )
+    if json:
+        print_json(report)
+    else:
+        out.print(render(report), markup=False, highlight=False)
+
+
+def show_card(model: Model, models: Models = MODELS) -> None:
+    """Print a model's card."""
+    text = (model_folder(model, models) / CARD).read_text(encoding="utf-8")
+    out.print(text, markup=False, highlight=False)
+
+
+def _figures_table(model: str, report: Mapping[str, Any]) -> Table:
+    parts = {"all": report, "accepted": report["accepted"], **report.get("groups", {})}
+    table = Table("", *parts, title=f"{model}, threshold {report['threshold']}")
+    table.add_row("n", *(str(part["n"]) for part in parts.values()))
+    for figure in _SHOWN:
+        table.add_row(figure, *(_with_interval(part, figure) for part in parts.values()))
+    table.add_row("refused by the scope gate", str(report["refused"]))
+    for label, count in report["unknown_labels"].items():
+        table.add_row(f"left out: label {label}", str(count))
+    return table
+
+
+def _with_interval(part: Mapping[str, Any], figure: str) -> str:
+    value, interval = part.get(figure), (part.get("ci95") or {}).get(figure)
+    if value is None:
+        return "-"
+    return f"{value:.3f}" + (" ({:.3f} to {:.3f})".format(*interval) if interval else "")

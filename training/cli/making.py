@@ -1,0 +1,227 @@
+"""Commands that make models: list, prepare, lr-find, fit, export, all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Column, Table
+
+from dicom_node.errors import BadInput
+from training.cli.exporting import export_run
+from training.cli.loading import Wanted, counts, counts_table, load_splits
+from training.cli.options import (
+    MODELS,
+    RUNS,
+    Data,
+    Fallback,
+    GroupColumn,
+    Json,
+    LabelMap,
+    Models,
+    RecipeName,
+    Runs,
+    Settings,
+    Sha256,
+    WeightsFile,
+    out,
+    print_json,
+    recipe_named,
+    settings_of,
+)
+from training.recipes import RECIPES, SHIPPED
+from training.runs import customised, made_from
+
+Run = Annotated[Path | None, typer.Option(help="Folder of this run.  (default: RUNS/NAME)")]
+Name = Annotated[
+    str | None, typer.Option(help="Name of your run and model.  (default: the recipe's)")
+]
+Resume = Annotated[bool, typer.Option(help="Go on after the last finished epoch.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes that prepare batches.")]
+Steps = Annotated[int, typer.Option(min=10, help="Learning rates to try.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command("list")(list_recipes)
+    app.command()(prepare)
+    app.command("lr-find")(find_learning_rate)
+    app.command("fit")(fit_recipe)
+    app.command("export")(export_model)
+    app.command("all")(make_all)
+
+
+def list_recipes(json: Json = False) -> None:
+    """Show what can be trained, and what was published."""
+    if json:
+        print_json(
+            {
+                name: {
+                    "title": recipe.title,
+                    "data_set": recipe.data_set,
+                    "architecture": recipe.architecture,
+                    "weights": recipe.weights,
+                    "epochs": recipe.epochs,
+                    "published": dict(recipe.published),
+                }
+                for name, recipe in RECIPES.items()
+            }
+        )
+        return
+    table = Table(Column("recipe", no_wrap=True), "data", "network", "weights", "published")
+    for name, recipe in RECIPES.items():
+        figures = ", ".join(f"{key} {value:.3g}" for key, value in recipe.published.items())
+        table.add_row(name, recipe.data_set, recipe.architecture, recipe.weights, figures)
+    out.print(table)
+
+
+def prepare(
+    recipe: RecipeName,
+    data: Data = None,
+    label_map: LabelMap = None,
+    group_column: GroupColumn = None,
+    settings: Settings = None,
+    runs: Runs = RUNS,
+    json: Json = False,
+) -> None:
+    """Check a recipe's data, divide them and keep them prepared for training."""
+    base, wanted = recipe_named(recipe), Wanted(data, group_column, label_map, runs)
+    source = wanted.source(base)
+    chosen = customised(
+        base, changes=settings_of(settings), fallback=False, own_data=wanted.own_data(source)
+    )
+    splits = load_splits(chosen, wanted, source)
+    if json:
+        print_json(counts(chosen, splits))
+    else:
+        out.print(counts_table(chosen, splits))
+
+
+def find_learning_rate(
+    recipe: RecipeName,
+    data: Data = None,
+    label_map: LabelMap = None,
+    group_column: GroupColumn = None,
+    settings: Settings = None,
+    fallback: Fallback = False,
+    weights_file: WeightsFile = None,
+    sha256: Sha256 = None,
+    steps: Steps = 100,
+    runs: Runs = RUNS,
+) -> None:
+    """Try rising learning rates on the first phase; writes lr_find.json and lr_find.png."""
+    from training.lr_find import lr_find
+
+    base, wanted = recipe_named(recipe), Wanted(data, group_column, label_map, runs)
+    source = wanted.source(base)
+    chosen = customised(
+        base,
+        changes=settings_of(settings),
+        fallback=fallback,
+        own_data=wanted.own_data(source),
+    )
+    splits = load_splits(chosen, wanted, source)
+    folder = runs / chosen.name
+    curve = lr_find(chosen, splits, folder, weights_file=weights_file, sha256=sha256, steps=steps)
+    out.print(f"the loss falls fastest at {curve['suggestion']:.2e}; see {folder}/lr_find.png")
+
+
+def fit_recipe(
+    recipe: RecipeName,
+    data: Data = None,
+    name: Name = None,
+    run: Run = None,
+    label_map: LabelMap = None,
+    group_column: GroupColumn = None,
+    settings: Settings = None,
+    fallback: Fallback = False,
+    weights_file: WeightsFile = None,
+    sha256: Sha256 = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    workers: Workers = 1,
+    runs: Runs = RUNS,
+) -> None:
+    """Train a recipe on its own set, or on your data; the best epoch is kept.
+
+    Examples:
+
+    fit vgg16_covid_cxr --fallback --set epochs=3
+
+    fit cxr_pneumonia --data labels.csv --name our_pneumonia  (a CSV that names DICOM files)
+    """
+    from training.fit import fit
+
+    base = recipe_named(recipe)
+    wanted = Wanted(data, group_column, label_map, runs)
+    if data is not None and name is None:
+        raise BadInput("give the model of your own data a --name of its own")
+    source = wanted.source(base)
+    own_data = wanted.own_data(source)
+    changes = settings_of(settings)
+    chosen = customised(base, name=name, changes=changes, fallback=fallback, own_data=own_data)
+    splits = load_splits(chosen, wanted, source)
+    out.print(counts_table(chosen, splits))
+    folder = run or runs / chosen.name
+    fit(
+        chosen,
+        splits,
+        folder,
+        weights_file=weights_file,
+        sha256=sha256,
+        resume=resume,
+        device=device,
+        workers=workers,
+        made_from=made_from(
+            base.name, chosen.name, changes=changes, fallback=fallback, own_data=own_data
+        ),
+    )
+    out.print(f"trained: {folder}; next: python -m training export {chosen.name}")
+
+
+def export_model(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a run.")],
+    data: Data = None,
+    run: Run = None,
+    label_map: LabelMap = None,
+    group_column: GroupColumn = None,
+    runs: Runs = RUNS,
+    models: Models = MODELS,
+    json: Json = False,
+) -> None:
+    """Write a run as a model folder that the node serves: calibrated, gated, with its card."""
+    wanted = Wanted(data, group_column, label_map, runs)
+    folder = models / name
+    report = export_run(run or runs / name, wanted, folder)
+    if json:
+        print_json(report)
+    else:
+        out.print(f"exported: {folder}; its card: {folder}/docs/README.md")
+
+
+def make_all(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RECIPE]...", help="Default: those in models/."),
+    ] = None,
+    fallback: Fallback = False,
+    settings: Settings = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    runs: Runs = RUNS,
+    models: Models = MODELS,
+) -> None:
+    """Train and export recipes on their own sets, one after the other."""
+    recipes = [recipe_named(name) for name in names or SHIPPED]
+    for recipe in recipes:
+        fit_recipe(
+            recipe.name,
+            fallback=fallback,
+            settings=settings,
+            resume=resume,
+            device=device,
+            runs=runs,
+        )
+        export_model(recipe.name, runs=runs, models=models)

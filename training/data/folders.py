@@ -1,0 +1,46 @@
+"""A folder for each class, perhaps below folders for training, validation and test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from training.data.items import Item
+from training.data.manifests import SPLIT_NAMES
+from training.data.tables import PICTURES, FileSource
+
+_READ = PICTURES | {".dcm"}
+
+
+def open_class_folders(path: Path) -> FileSource:
+    """Take the pictures and DICOM files (.dcm) below each class folder, labelled by its name.
+
+    If all folders are named train, val, validation or test, the class folders lie in those. Who
+    the patient is, only DICOM files say.
+    """
+    items: list[Item] = []
+    problems = []
+    for split, folder in _class_folders(path):
+        files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in _READ]
+        if not files:
+            problems.append(
+                f"{path.name}: class folder {folder.relative_to(path).as_posix()} holds no picture "
+                "and no .dcm file"
+            )
+        items += [Item(file.relative_to(path).as_posix(), folder.name, split) for file in files]
+    return FileSource(path.name, path, items, problems)
+
+
+def subfolders(path: Path) -> list[Path]:
+    """Folders in a folder, hidden ones left out, by name."""
+    return [item for item in sorted(path.iterdir()) if item.is_dir() and item.name[0] != "."]
+
+
+def _class_folders(path: Path) -> Iterator[tuple[str, Path]]:
+    """Split and folder of each class."""
+    folders = subfolders(path)
+    if any(folder.name not in SPLIT_NAMES for folder in folders):
+        yield from (("", folder) for folder in folders)
+        return
+    for split in folders:
+        yield from ((SPLIT_NAMES[split.name], folder) for folder in subfolders(split))

@@ -1,0 +1,100 @@
+"""Manifests: CSV files with one row an image; and the tars of published sets that hold one."""
+
+from __future__ import annotations
+
+import csv
+import io
+import tarfile
+import weakref
+from collections.abc import Iterable
+from pathlib import Path
+from threading import Lock
+
+from training.data.items import FloatArray, Item
+from training.data.pictures import decode_picture
+from training.errors import TrainingDataError
+
+MANIFEST = "manifest.csv"
+_NEEDED = ("path", "label")
+_GROUPS = ("group", "patient_key", "group_id", "patient_id")
+"""Columns that name the patient or document, the most specific first."""
+SPLIT_NAMES = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+
+
+def rows_to_items(
+    lines: Iterable[str], source: str, group_column: str | None
+) -> tuple[tuple[Item, ...], tuple[str, ...]]:
+    """Items of a manifest or table, and what is wrong with single rows.
+
+    Raises
+    ------
+    TrainingDataError
+        A needed column is missing.
+    """
+    reader = csv.DictReader(lines)
+    header = reader.fieldnames or []
+    missing = [name for name in _NEEDED if name not in header]
+    if group_column is not None and group_column not in header:
+        missing.append(group_column)
+    if missing:
+        raise TrainingDataError(
+            f"{source}: column {', '.join(missing)} is missing; the first line must name the "
+            f"columns, at least {' and '.join(_NEEDED)}"
+        )
+    grouping = group_column or next((name for name in _GROUPS if name in header), None)
+    items: list[Item] = []
+    problems: list[str] = []
+    for row in reader:
+        if None in row or None in row.values():
+            problems.append(f"{source} line {reader.line_num}: not {len(header)} columns")
+        elif not row["path"]:
+            problems.append(f"{source} line {reader.line_num}: a label without an image")
+        elif not row["label"]:
+            problems.append(f"{source} line {reader.line_num}: {row['path']} has no label")
+        elif (split := row.get("split", "").strip().lower()) and split not in SPLIT_NAMES:
+            problems.append(
+                f"{source} line {reader.line_num}: split {split!r}; train, validation or test can "
+                "be written there, or nothing"
+            )
+        else:
+            group = row[grouping] if grouping else ""
+            items.append(Item(row["path"], row["label"], SPLIT_NAMES.get(split, ""), group, row))
+    return tuple(items), tuple(problems)
+
+
+class ManifestTar:
+    """An uncompressed tar with `manifest.csv` and the images that it names."""
+
+    def __init__(self, path: Path, group_column: str | None = None) -> None:
+        self.name = path.name.removesuffix(".tar")
+        self._lock = Lock()
+        try:
+            # Kept open: members are read one at a time for as long as the source lives.
+            self._archive = tarfile.open(path)  # noqa: SIM115
+            weakref.finalize(self, self._archive.close)
+            self._members = {m.name.removeprefix("./"): m for m in self._archive}
+        except (OSError, tarfile.TarError) as error:
+            raise TrainingDataError(f"{path.name} is no readable tar: {error}") from error
+        if MANIFEST not in self._members:
+            raise TrainingDataError(f"{path.name} has no {MANIFEST}")
+        try:
+            text = self._content(MANIFEST).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise TrainingDataError(f"{path.name}: {MANIFEST} is not UTF-8") from error
+        self.items, self.problems = rows_to_items(
+            io.StringIO(text), f"{path.name}: {MANIFEST}", group_column
+        )
+
+    def read(self, item: Item) -> FloatArray:
+        """Gray image (rows, columns) float32."""
+        name = item.path.removeprefix("./")
+        if name not in self._members:
+            raise TrainingDataError(f"{self.name}: {item.path} is named but not in the tar")
+        return decode_picture(self._content(name), f"{self.name}: {item.path}")
+
+    def _content(self, name: str) -> bytes:
+        with self._lock:
+            file = self._archive.extractfile(self._members[name])
+            if file is None:
+                raise TrainingDataError(f"{self.name}: {name} is no file")
+            return file.read()

@@ -1,0 +1,9 @@
+"""What can be wrong with data before anything is trained."""
+
+from __future__ import annotations
+
+from dicom_node.errors import BadInput
+
+
+class TrainingDataError(BadInput):
+    """Data that cannot be learned from; names the file or row, the reason and what to do."""

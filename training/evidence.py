@@ -1,0 +1,133 @@
+"""Measure an exported model folder as the node runs it, split by split and group by group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dicom_node.score.bundle import read_bundle
+from dicom_node.score.engine import Classifier, Scores, open_classifier
+from training.confounding import share_with_interval
+from training.data import Picture, Splits, data_dir, strict_test
+from training.explain import explained_cases, inside_lungs
+from training.metrics import FIGURES, measure
+from training.recipes.base import Recipe
+
+SUBGROUPS = ("subtype", "source")
+"""Manifest columns whose values are measured apart."""
+NOTES = {
+    "validation": "chose the epoch, the calibration, the thresholds and the gate's limit",
+    "test": "official test split; chose nothing",
+    "test_strict": "test images of undoubted label, without copies and without groups learned from",
+}
+
+
+def measured(folder: Path, recipe: Recipe, splits: Splits) -> dict[str, Any]:
+    """Score the validation and test pictures with a model folder.
+
+    Returns
+    -------
+    dict
+        `model`, `version`, `data_set`, `engine`, `threshold`, `splits` (name -> the dictionary of
+        `training.metrics.measure` with `refused` and `refused_fraction`; only those with pictures),
+        `subgroups` (column -> value -> share called right) and `inside_lungs`, both of the test
+        pictures or, without any, of the validation pictures.
+    """
+    classifier = open_classifier(read_bundle(folder), device="cpu")
+    report: dict[str, Any] = {
+        "model": classifier.bundle.name,
+        "version": classifier.bundle.version,
+        "data_set": recipe.data_set,
+        "engine": classifier.engine,
+        "threshold": classifier.bundle.findings[0].threshold,
+        "splits": {},
+    }
+    for name, pictures in {"validation": splits.validation, "test": splits.test}.items():
+        if not pictures:
+            continue
+        scores = classifier.predict([classifier.pipeline.tensor(p.plane) for p in pictures])
+        report["splits"][name] = _figures(classifier, recipe, scores, pictures)
+        explained = explained_cases(classifier, scores, pictures)
+        right = explained.truth == explained.called
+        report["subgroups"] = subgroups(pictures, right, explained.truth)
+        report["inside_lungs"] = inside_lungs(classifier, explained, pictures)
+        strict = strict_places(splits) if name == "test" else []
+        if strict:
+            some = [pictures[place] for place in strict]
+            report["splits"]["test_strict"] = _figures(
+                classifier, recipe, scores.take(strict), some
+            )
+    return report
+
+
+def entries(recipe: Recipe, report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The report as the `evidence` of `metadata.json`."""
+    return [
+        {
+            "data_set": recipe.data_title,
+            "split": split,
+            "n": figures["n"],
+            "n_positive": figures["n_positive"],
+            "metric": metric,
+            "value": figures[metric],
+            "confidence_interval": figures["ci95"][metric],
+            "note": NOTES[split],
+        }
+        for split, figures in report["splits"].items()
+        for metric in FIGURES
+        if figures[metric] is not None
+    ]
+
+
+def strict_places(splits: Splits) -> list[int]:
+    """Places of the test pictures of undoubted label that are no relatives of what was learned."""
+    learned = [*splits.train, *splits.validation]
+    kept = {id(p) for p in strict_test(splits.test, learned, data_dir() / "duplicates.csv")}
+    return [place for place, picture in enumerate(splits.test) if id(picture) in kept]
+
+
+def subgroups(
+    pictures: Sequence[Picture], right: NDArray[np.bool_], truth: NDArray[np.bool_]
+) -> dict[str, dict[str, Any]]:
+    """Share called right by value of each subgroup column that has two or more values.
+
+    Parameters
+    ----------
+    right, truth
+        (N,): whether the threshold of the main finding says what the label says, and whether the
+        finding is there.
+    """
+    result: dict[str, dict[str, Any]] = {}
+    for column in SUBGROUPS:
+        values = np.array([picture.item.columns.get(column, "") for picture in pictures])
+        names = sorted(set(values) - {""})
+        if len(names) < 2:
+            continue
+        result[column] = {}
+        for name in names:
+            chosen = values == name
+            share = share_with_interval(right[chosen])
+            share["n_positive"] = int(truth[chosen].sum())
+            result[column][name] = share
+    return result
+
+
+def _figures(
+    classifier: Classifier, recipe: Recipe, scores: Scores, pictures: Sequence[Picture]
+) -> dict[str, Any]:
+    figures = measure(
+        np.array([picture.target for picture in pictures]),
+        scores.outputs,
+        labels=recipe.labels,
+        positive=recipe.positive,
+        threshold=classifier.bundle.findings[0].threshold,
+        seed=recipe.seed,
+        groups=[picture.item.group for picture in pictures] if recipe.group_column else None,
+    )
+    refused = int((scores.distance > 1).sum())
+    fraction = round(refused / len(pictures), 4)
+    return {**figures, "refused": refused, "refused_fraction": fraction}
