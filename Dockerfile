@@ -46,6 +46,7 @@ ENV DICOM_NODE_HOME=/var/lib/dicom_node \
     DICOM_NODE_DICOM__HOST=0.0.0.0 \
     DICOM_NODE_WEB__HOST=0.0.0.0 \
     DICOM_NODE_LOG__FORMAT=json \
+    ORT_DISABLE_TELEMETRY=1 \
     TCP_NODELAY=1
 USER node
 VOLUME /var/lib/dicom_node

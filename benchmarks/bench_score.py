@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     rounds = parser.parse_args().rounds
-    bundle = read_bundle(SHIPPED_MODELS / "cxr-pneumonia")
+    bundle = read_bundle(SHIPPED_MODELS / "cxr_pneumonia")
     started = time.perf_counter()
     classifier = open_classifier(bundle, device="cpu")
     print(f"open, warm up and check golden: {(time.perf_counter() - started) * 1000:.0f} ms")

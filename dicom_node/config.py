@@ -15,13 +15,11 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import (
     BaseSettings,
@@ -31,50 +29,66 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from dicom_node.config_network import (
+    AeTitle,
+    AuditConfig,
+    ClientTlsConfig,
+    ConfirmationConfig,
+    Duration,
+    FilePath,
+    PeerConfig,
+    Port,
+    Section,
+    ServerTlsConfig,
+)
+from dicom_node.domain.clock import LONGEST_LEASE, LONGEST_WAIT
 from dicom_node.errors import ConfigError
 from dicom_node.paths import SHIPPED_CONFIG, SHIPPED_MODELS
 
-AeTitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[\x20-\x5b\x5d-\x7e]+$")]
 
-
-def _number_of_seconds(value: Any) -> Any:
-    # Environment variables are text: "20" means 20 s, as the number 20 does in the file.
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
-
-
-Duration = Annotated[timedelta, BeforeValidator(_number_of_seconds)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DicomConfig(_Section):
+class DicomConfig(Section):
     """The C-STORE SCP."""
 
     host: str = "127.0.0.1"
-    port: Port = 11112
+    port: Port | None = 11112
+    tls: ServerTlsConfig | None = None
     max_associations: int = Field(default=25, ge=1)
-    maximum_pdu_bytes: int = Field(default=0, ge=0)
+    max_connections: int = Field(default=500, ge=1)
+    max_connections_per_address: int = Field(default=250, ge=1)
+    maximum_pdu_bytes: int = Field(default=1 << 20, ge=0)
+    maximum_object_bytes: int = Field(default=1 << 32, ge=1)
+    request_timeout: Duration = timedelta(seconds=30)
     idle_timeout: Duration = timedelta(seconds=60)
     calling_ae_titles: tuple[AeTitle, ...] = ()
+    peers: tuple[PeerConfig, ...] = ()
     require_called_ae_title: bool = False
+    users_file: FilePath | None = None
+    require_user_identity: bool = False
     extra_storage_classes: tuple[str, ...] = ()
+    storage_commitment: bool = False
     minimum_free_bytes: int = Field(default=1_000_000_000, ge=0)
 
+    @model_validator(mode="after")
+    def _can_be_met(self) -> DicomConfig:
+        if self.port is None and self.tls is None:
+            raise ValueError("port is null and there is no tls: nobody could connect")
+        if self.require_user_identity and self.users_file is None:
+            raise ValueError("require_user_identity needs users_file")
+        if any(peer.certificate_name for peer in self.peers) and (
+            self.tls is None or self.tls.client_certificates == "none"
+        ):
+            raise ValueError("a peer's certificate_name needs tls with client_certificates")
+        return self
 
-class WebConfig(_Section):
+
+class WebConfig(Section):
     """The HTTP server: health, metrics, jobs; port 0 takes a free one, None starts none."""
 
     host: str = "127.0.0.1"
     port: Port | None = 8080
 
 
-class DestinationConfig(_Section):
+class DestinationConfig(ConfirmationConfig):
     """A DICOM peer that takes results."""
 
     ae_title: AeTitle
@@ -82,9 +96,10 @@ class DestinationConfig(_Section):
     port: Annotated[int, Field(ge=1, le=65535)]
     connect_timeout: Duration = timedelta(seconds=10)
     response_timeout: Duration = timedelta(seconds=60)
+    tls: ClientTlsConfig | None = None
 
 
-class CompletionConfig(_Section):
+class CompletionConfig(Section):
     """When a study counts as complete."""
 
     after_release: Duration = timedelta(seconds=2)
@@ -92,17 +107,19 @@ class CompletionConfig(_Section):
     upper_limit: Duration = timedelta(minutes=10)
 
 
-class ScoringConfig(_Section):
+class ScoringConfig(Section):
     """The scorer."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default=0, ge=0)
     batch_size: int = Field(default=16, ge=1)
-    lease: Duration = timedelta(seconds=30)
+    lease: Duration = Field(default=timedelta(seconds=30), le=LONGEST_LEASE)
     max_attempts: int = Field(default=2, ge=1)
+    job_timeout: Duration = timedelta(minutes=15)
+    job_memory_bytes: int = Field(default=0, ge=0)
 
 
-class ReportConfig(_Section):
+class ReportConfig(Section):
     """What the result objects say of their maker."""
 
     manufacturer: str = Field(default="dicom_node", max_length=64)
@@ -112,15 +129,26 @@ class ReportConfig(_Section):
     validate_results: bool = True
 
 
-class DeliveryConfig(_Section):
+class DeliveryConfig(Section):
     """Retry of deliveries: waits double from `first` to `ceiling` until `give_up_after`."""
 
     first: Duration = timedelta(seconds=5)
-    ceiling: Duration = timedelta(minutes=15)
+    ceiling: Duration = Field(default=timedelta(minutes=15), le=LONGEST_WAIT)
     give_up_after: Duration = timedelta(hours=24)
 
 
-class LogConfig(_Section):
+class RetentionConfig(Section):
+    """How long files are kept once nobody waits for them (`domain.retention`); None: for ever."""
+
+    delivered: Duration | None = None
+    refused: Duration | None = None
+    waived: Duration | None = None
+    quarantined: Duration | None = None
+    minimum_free_bytes: int = Field(default=0, ge=0)
+    interval: Duration = timedelta(minutes=1)
+
+
+class LogConfig(Section):
     """Log format and level."""
 
     format: Literal["console", "json"] = "console"
@@ -168,7 +196,29 @@ class NodeConfig(BaseSettings):
     scoring: ScoringConfig = ScoringConfig()
     report: ReportConfig = ReportConfig()
     delivery: DeliveryConfig = DeliveryConfig()
+    retention: RetentionConfig = RetentionConfig()
+    audit: AuditConfig = AuditConfig()
     log: LogConfig = LogConfig()
+
+    @model_validator(mode="after")
+    def _prunes_before_it_refuses(self) -> NodeConfig:
+        if 0 < self.retention.minimum_free_bytes <= self.dicom.minimum_free_bytes:
+            raise ValueError(
+                "retention.minimum_free_bytes must be above dicom.minimum_free_bytes "
+                f"({self.dicom.minimum_free_bytes}), or images are refused before anything goes"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_what_it_vouches_for(self) -> NodeConfig:
+        retention = self.retention
+        prunes = retention.delivered, retention.refused, retention.waived
+        if self.dicom.storage_commitment and (any(prunes) or retention.minimum_free_bytes):
+            raise ValueError(
+                "dicom.storage_commitment promises senders to keep their images and retention "
+                "gives them up: switch one of them off"
+            )
+        return self
 
     @field_validator("send_to", mode="before")
     @classmethod
@@ -205,9 +255,19 @@ class NodeConfig(BaseSettings):
         return self.home / "inbox"
 
     @property
+    def audit_dir(self) -> Path:
+        """Where the audit trail lies, for the node's own user alone."""
+        return self.home / "audit"
+
+    @property
     def store_dir(self) -> Path:
         """Where instances, predictions and results are kept."""
         return self.home / "store"
+
+    @property
+    def commitment_dir(self) -> Path:
+        """Where receiver and courier hand each other storage commitment."""
+        return self.home / "commitment"
 
 
 def _found_config_file(home: Any) -> Path | None:
@@ -261,14 +321,16 @@ def load_config(
 
     try:
         loaded = _Loader(**overrides)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{config_file}: not valid YAML: {error}") from error
     except ValidationError as error:
         lines = [
             f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
             for item in error.errors(include_url=False, include_input=False)
         ]
         raise ConfigError("configuration: " + "; ".join(lines)) from error
+    except (yaml.YAMLError, ValueError) as error:  # no UTF-8, a date that does not exist
+        raise ConfigError(f"{config_file}: not valid YAML: {error}") from error
+    except (AttributeError, TypeError) as error:  # a list or a single value at the top
+        raise ConfigError(f"{config_file}: holds no settings by name") from error
     config = NodeConfig.model_validate(
         {key: getattr(loaded, key) for key in type(loaded).model_fields}
     )

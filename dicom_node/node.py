@@ -6,9 +6,11 @@ and so on); `serve` starts them all and starts again those that die.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import queue
+import socket
 import subprocess
 import sys
 import threading
@@ -20,8 +22,10 @@ from typing import Any
 import structlog
 
 from dicom_node.config import NodeConfig
+from dicom_node.domain.retention import RetentionPolicy
 from dicom_node.errors import Transient
-from dicom_node.process import utc_now
+from dicom_node.observe.audit import AuditEvent, AuditTrail
+from dicom_node.process import how_it_ended, memory_of, utc_now
 from dicom_node.store.database import Database, open_database
 from dicom_node.store.files import make_folder
 
@@ -51,6 +55,37 @@ def prepare(config: NodeConfig) -> Database:
     return database
 
 
+def retention_policy(config: NodeConfig) -> RetentionPolicy:
+    """The `retention` section as the store takes it."""
+    section = config.retention
+    return RetentionPolicy(
+        delivered=section.delivered,
+        refused=section.refused,
+        waived=section.waived,
+        quarantined=section.quarantined,
+        minimum_free_bytes=section.minimum_free_bytes,
+    )
+
+
+def audit_trail(config: NodeConfig, process: str) -> AuditTrail:
+    """The audit trail as a stage or command writes it; needs no database."""
+    source = f"{config.ae_title}@{socket.gethostname()}"
+    return AuditTrail(config.audit_dir, source=source, process=process, clock=utc_now)
+
+
+def note_settings(config: NodeConfig, trail: AuditTrail) -> None:
+    """Let the audit trail tell of settings and rules that differ from the last ones."""
+    settings = config.model_dump_json().encode()  # secrets are masked in it
+    trail.note_digest(
+        AuditEvent.CONFIGURATION_CHANGED, "configuration", hashlib.sha256(settings).hexdigest()
+    )
+    try:
+        rules = hashlib.sha256(config.routes_file.read_bytes()).hexdigest()
+    except OSError:
+        rules = ""
+    trail.note_digest(AuditEvent.CONFIGURATION_CHANGED, "routes", rules)
+
+
 def stage_commands(config: NodeConfig) -> dict[str, list[str]]:
     """The processes of `serve`: name to the arguments of `dicom-node`."""
     stages = ["receive", "assemble", "score-worker", "deliver"]
@@ -69,6 +104,7 @@ class Child:
     started: float = 0.0
     pause: float = RESTART_FIRST_SECONDS
     not_before: float = 0.0
+    peak_memory: int | None = None
 
 
 @dataclass(slots=True)
@@ -106,11 +142,12 @@ class Supervisor:
     def _watch(self, child: Child, now: float) -> None:
         process = child.process
         if process is not None:
+            child.peak_memory = memory_of(process.pid, peak=True) or child.peak_memory
             code = process.poll()
             if code is None:
                 return
             _log.error("stage died", action="stage_died", stage=child.name, exit_code=code)
-            self._expire_leases(process.pid)
+            self._expire_leases(process.pid, how_it_ended(code), child.peak_memory)
             healthy = now - child.started > HEALTHY_AFTER_SECONDS
             child.pause = RESTART_FIRST_SECONDS if healthy else child.pause
             child.not_before = now + child.pause
@@ -130,6 +167,7 @@ class Supervisor:
             start_new_session=True,
         )
         child.started = now
+        child.peak_memory = None
         threading.Thread(
             target=self._read_reports, args=(child.name, child.process), daemon=True
         ).start()
@@ -144,7 +182,7 @@ class Supervisor:
         while not self._reports.empty():
             self.on_ready(*self._reports.get())
 
-    def _expire_leases(self, pid: int) -> None:
+    def _expire_leases(self, pid: int, how: str, peak_memory: int | None) -> None:
         """What the dead process held goes back at once instead of when its lease ends."""
         from dicom_node.process import worker_name
         from dicom_node.store.recovery import expire_worker
@@ -153,7 +191,13 @@ class Supervisor:
         database = open_database(self.config.sqlalchemy_url)
         try:
             with database.begin() as connection:
-                expire_worker(connection, worker=worker, now=utc_now())
+                expire_worker(
+                    connection,
+                    worker=worker,
+                    now=utc_now(),
+                    how=how,
+                    peak_memory_bytes=peak_memory,
+                )
         except Transient as error:
             _log.warning("leases not ended", action="leases_not_ended", error=str(error))
         finally:

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from types import FrameType
 
 EXIT_SECOND_SIGNAL = 130
@@ -60,6 +61,42 @@ def _watch_parent(stop: threading.Event) -> None:
     while os.read(sys.stdin.fileno(), 1024):
         pass
     stop.set()
+
+
+def memory_of(pid: int | None = None, *, peak: bool = False) -> int | None:
+    """Resident memory of a process in bytes, now or the most it ever had.
+
+    Parameters
+    ----------
+    pid
+        None: this process.
+
+    Returns
+    -------
+    int or None
+        None if the process is gone or the system does not tell (no Linux).
+    """
+    try:
+        lines = Path(f"/proc/{pid or 'self'}/status").read_text(encoding="ascii").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return None
+    wanted = "VmHWM:" if peak else "VmRSS:"
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(wanted)), None)
+
+
+def how_it_ended(exit_code: int) -> str:
+    """Say how a process ended: a negative code is the signal that killed it."""
+    if exit_code >= 0:
+        return f"its process ended with status {exit_code}"
+    number = -exit_code
+    known = number in set(signal.Signals)
+    name = signal.Signals(number).name if known else "no name"
+    hints = {
+        signal.SIGKILL: ", as the kernel does when memory runs out",
+        signal.SIGALRM: ": over its time limit inside native code",
+    }
+    hint = hints.get(signal.Signals(number), "") if known else ""
+    return f"its process was killed by signal {number} ({name}){hint}"
 
 
 def report_ready(*, supervised: bool, **facts: object) -> None:

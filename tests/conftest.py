@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import tempfile
 import warnings
@@ -11,8 +12,39 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import structlog
 
 from dicom_node.store.database import Database, open_database
+
+
+@pytest.fixture(autouse=True)
+def _logs_go_nowhere() -> None:
+    """Keep the log lines of threads out of the file with which pytest captures what is printed.
+
+    It is emptied and closed between tests, and before Python 3.11.10 a thread that prints to it
+    just then ends the process (CPython issue 119506).
+    """
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+
+
+class Logged(io.StringIO):
+    """What this process has logged."""
+
+    _read = 0
+
+    def new(self) -> str:
+        """What came since the last call."""
+        text = self.getvalue()[self._read :]
+        self._read += len(text)
+        return text
+
+
+@pytest.fixture
+def logged(_logs_go_nowhere: None) -> Logged:
+    """The log of this process, as console lines."""
+    text = Logged()
+    structlog.configure(logger_factory=structlog.WriteLoggerFactory(text))
+    return text
 
 
 @pytest.fixture(scope="session")

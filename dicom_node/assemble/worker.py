@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 
 from dicom_node.assemble.header import Arrival, read_header, sender_of
+from dicom_node.domain.clock import ClockWatch
 from dicom_node.domain.study import Complete, CompletionPolicy, InstanceRecord, decide_completion
 from dicom_node.errors import BadInput, short_uid
+from dicom_node.failpoint import failpoint
+from dicom_node.observe.audit import NOT_AUDITED, Audit, AuditEvent, StudyPart, Who
 from dicom_node.store import studies
-from dicom_node.store.database import Database
-from dicom_node.store.files import keep_instance, link_durably
+from dicom_node.store.database import Connection, Database
+from dicom_node.store.files import keep_instance, link_durably, waiting_for_the_disk
 from dicom_node.store.inbox import AssociationListing, remove_if_done, scan
+from dicom_node.store.subjects import brought_by
 
 BATCH = 64
 _log = structlog.get_logger()
@@ -40,10 +45,14 @@ class Assembler:
     policy: CompletionPolicy
     keywords: frozenset[str]
     clock: Callable[[], datetime]
+    elapsed: Callable[[], float] = time.monotonic
+    watch: ClockWatch = field(default_factory=ClockWatch)
+    audit: Audit = NOT_AUDITED
 
     def step(self) -> bool:
         """Take in what lies in the inbox, then complete the studies that are due."""
-        took = [self._take(listing) for listing in scan(self.inbox_dir)]
+        with waiting_for_the_disk():
+            took = [self._take(listing) for listing in scan(self.inbox_dir)]
         return self._complete_due() or any(took)
 
     def _take(self, listing: AssociationListing) -> bool:
@@ -52,11 +61,27 @@ class Assembler:
         if listing.ended is not None:
             with self.database.begin() as connection:
                 studies.end_association(connection, listing.folder.name, at=self.clock())
+            self._audit_received(listing.folder.name)
             remove_if_done(listing.folder)
         return bool(listing.files)
 
+    def _audit_received(self, association: str) -> None:
+        """Record what the association brought of each study; twice after a crash, never not."""
+        with self.database.read() as connection:
+            brought = brought_by(connection, association)
+        for item in brought:
+            read = StudyPart.of_file(self.store_dir / item.path)
+            patient_id = read.patient_id if read is not None else None
+            self.audit.record(
+                AuditEvent.INSTANCES_RECEIVED,
+                who=Who(ae_title=item.calling_ae_title),
+                study=StudyPart(item.study_instance_uid, patient_id, item.sop_classes),
+                association=association,
+                new=sum(item.sop_classes.values()),
+            )
+
     def _take_batch(self, association: str, files: Sequence[Path]) -> None:
-        records: list[InstanceRecord] = []
+        taken: list[tuple[Path, InstanceRecord]] = []
         rejected: list[tuple[Path, str]] = []
         for path in files:
             arrival = Arrival(association, datetime.fromtimestamp(path.stat().st_mtime, UTC))
@@ -65,10 +90,13 @@ class Assembler:
             except BadInput as error:
                 rejected.append((path, str(error)))
                 continue
-            records.append(record.stored_at(keep_instance(self.store_dir, path, record.digest)))
+            failpoint("assemble.before_link")
+            relative = keep_instance(self.store_dir, path, record.digest)
+            taken.append((path, record.stored_at(relative)))
         kept = [self._quarantine(association, path) for path, _ in rejected]
+        failpoint("assemble.after_link")
         with self.database.begin() as connection:
-            outcomes = [studies.record_instance(connection, record) for record in records]
+            outcomes = [self._record(connection, path, record) for path, record in taken]
             for (path, reason), relative in zip(rejected, kept, strict=True):
                 studies.quarantine_file(
                     connection,
@@ -78,9 +106,18 @@ class Assembler:
                     calling_ae_title=sender_of(path),
                     received_at=datetime.fromtimestamp(path.stat().st_mtime, UTC),
                 )
+            failpoint("assemble.before_commit")
+        failpoint("assemble.after_commit")
         for path in files:
             path.unlink()
-        _report(records, outcomes, rejected)
+        failpoint("assemble.after_unlink")
+        _report([record for _, record in taken], outcomes, rejected)
+
+    def _record(self, connection: Connection, path: Path, record: InstanceRecord) -> str:
+        outcome = studies.record_instance(connection, record)
+        if outcome == "restored":  # retention may have removed the file a moment ago
+            keep_instance(self.store_dir, path, record.digest)
+        return outcome
 
     def _quarantine(self, association: str, path: Path) -> str:
         """Give an unreadable file a second name under `quarantine/`; harmless if done twice."""
@@ -90,8 +127,14 @@ class Assembler:
 
     def _complete_due(self) -> bool:
         now = self.clock()
+        jump = self.watch.jump(now, self.elapsed())
         with self.database.read() as connection:
             open_studies = studies.open_studies(connection)
+        if jump or any(study.latest > now for study in open_studies):
+            with self.database.begin() as connection:
+                studies.shift_open_studies(connection, by=jump, now=now)
+                open_studies = studies.open_studies(connection)
+            _log.warning("the clock was set", action="clock_set", seconds=jump.total_seconds())
         due = []
         for study in open_studies:
             decision = decide_completion(
@@ -108,6 +151,7 @@ class Assembler:
         with self.database.begin() as connection:
             for study, because in due:
                 studies.complete_study(connection, study, because=because, now=now)
+        failpoint("assemble.after_complete")
         return True
 
 

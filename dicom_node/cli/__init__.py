@@ -5,7 +5,20 @@ from __future__ import annotations
 import typer
 
 from dicom_node import __version__
-from dicom_node.cli import check, demo, jobs, maintenance, score, send, stages, studies
+from dicom_node.cli import (
+    audit,
+    backup,
+    check,
+    demo,
+    jobs,
+    maintenance,
+    passcode,
+    score,
+    send,
+    stages,
+    studies,
+    upkeep,
+)
 from dicom_node.cli.options import fail
 from dicom_node.errors import NodeError
 
@@ -16,7 +29,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for module in (stages, check, demo, send, score, jobs, studies, maintenance):
+for module in (
+    stages, check, demo, send, score, jobs, studies, maintenance, passcode, audit, backup,
+    upkeep,
+):  # fmt: skip
     module.add_to(app)
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import asdict
 
 import typer
 from rich.table import Table
 
+from dicom_node.cli.check_door import Verdict, destination_certificates, door, ports
 from dicom_node.cli.options import (
     EXIT_FAILED,
     ConfigFile,
@@ -28,23 +27,13 @@ from dicom_node.errors import ModelError, NodeError
 STYLE = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What was found about one part, and what to do if it is not well."""
-
-    part: str
-    state: Literal["ok", "warning", "failed"]
-    found: str
-    mend: str = ""
-
-
 def check(
     home: Home = None, config: ConfigFile = None, send_to: SendTo = None, as_json: Json = False
 ) -> None:
     """Verify configuration, database, disk, models, device and each destination (C-ECHO)."""
     settings = read_config(home, config, send_to=send_to)
     verdicts = [Verdict("configuration", "ok", f"home {settings.home}")]
-    for examine in (_rules, _home, _database, _port, _validators, _models, _destinations):
+    for examine in (_rules, _home, _database, ports, door, _validators, _models, _destinations):
         verdicts += _guarded(examine, settings)
     if as_json:
         print_json([asdict(verdict) for verdict in verdicts])
@@ -128,15 +117,6 @@ def _database(settings: NodeConfig) -> Iterator[Verdict]:
         yield Verdict("inbox", "warning", f"{numbers.quarantined} unreadable files kept", mend)
 
 
-def _port(settings: NodeConfig) -> Iterator[Verdict]:
-    place = f"{settings.dicom.host}:{settings.dicom.port}"
-    try:
-        with socket.create_connection((settings.dicom.host, settings.dicom.port), timeout=1):
-            yield Verdict("dicom port", "ok", f"{place} answers")
-    except OSError:
-        yield Verdict("dicom port", "ok", f"{place} is free; the node is not running there")
-
-
 def _validators(settings: NodeConfig) -> Iterator[Verdict]:
     from dicom_node.report.validate import available_validators
 
@@ -182,6 +162,7 @@ def _destinations(settings: NodeConfig) -> Iterator[Verdict]:
             yield Verdict("destination", "failed", f"{name}: {error}", f"check {place}")
             continue
         yield Verdict("destination", "ok", f"{name}: {place} answers C-ECHO")
+        yield from destination_certificates(name, peer)
     if not settings.peers:
         mend = "give --send-to AET@HOST:PORT to return results to an archive"
         yield Verdict("destination", "warning", "none: results stay in the store", mend)

@@ -1,4 +1,4 @@
-"""`jobs list`, `jobs show`, `jobs retry`."""
+"""`jobs list`, `jobs show`, `jobs retry`, `jobs waive`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from dicom_node.cli.audit import record_person
 from dicom_node.cli.options import (
     EXIT_FAILED,
     ConfigFile,
@@ -20,9 +21,11 @@ from dicom_node.cli.options import (
 )
 from dicom_node.domain.jobs import InvalidTransition, JobState
 from dicom_node.node import prepare
+from dicom_node.observe.audit import AuditEvent
 from dicom_node.process import utc_now
 from dicom_node.store.overview import job_detail, job_rows
 from dicom_node.store.recovery import retry_job
+from dicom_node.store.retention import waive_job
 
 app = typer.Typer(help="The queue: what was scored, what was not and why.", no_args_is_help=True)
 
@@ -94,11 +97,13 @@ def show(
         job = job_detail(connection, job_id, store_dir=settings.store_dir)
     if job is None:
         fail(f"no job {job_id}; see `dicom-node jobs list`")
+    record_person(settings, AuditEvent.RESULTS_VIEWED, job["study_instance_uid"], job=job_id)
     if as_json:
         print_json(job)
         return
     for key in ("job_id", "state", "reason", "study_instance_uid", "revision", "route", "model",
-                "model_version", "engine", "received_at", "scored_at", "delivered_at"):  # fmt: skip
+                "model_version", "engine", "received_at", "scored_at", "delivered_at", "waived_at",
+                "waived_because", "pruned_at"):  # fmt: skip
         out.print(
             f"[bold]{key.replace('_', ' '):>20}[/]  {job[key] if job[key] is not None else '-'}"
         )
@@ -126,12 +131,17 @@ def _finding_line(item: Mapping[str, Any]) -> str:
 
 def _delivery_line(item: Mapping[str, Any]) -> str:
     error = f": {item['last_error']}" if item["last_error"] else ""
-    return f"{item['destination']} {item['state']} after {item['attempts']} attempts{error}"
+    asked = f", asked {item['confirmation_requests']} times" if item["state"] == "sent" else ""
+    return f"{item['destination']} {item['state']} after {item['attempts']} attempts{asked}{error}"
 
 
 def _attempt_line(item: Mapping[str, Any]) -> str:
     error = f": {item['error']}" if item["error"] else ""
-    return f"{item['started_at']} {item['stage']} by {item['worker']}: {item['outcome']}{error}"
+    took = f" after {item['seconds']:.1f} s" if item["seconds"] is not None else ""
+    memory = item["peak_memory_bytes"]
+    most = f", most memory {memory / 1e9:.2f} GB" if memory else ""
+    how = f"{item['outcome'] or 'running'}{took}{error}{most}"
+    return f"{item['started_at']} {item['stage']} by {item['worker']}: {how}"
 
 
 def _event_line(item: Mapping[str, Any]) -> str:
@@ -158,8 +168,30 @@ def retry(
             continue
         out.print(f"job {job_id}: {state.value if state else 'no such job'}")
         failed = failed or state is None
+        if state is not None:
+            record_person(settings, AuditEvent.DECISION_BY_PERSON, None, job=job_id, action="retry")
     if failed:
         raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def waive(
+    job_id: Annotated[int, typer.Argument(help="Number from `jobs list`.")],
+    why: Annotated[str, typer.Option(help="For the record; no patient data.")],
+    home: Home = None,
+    config: ConfigFile = None,
+) -> None:
+    """Let retention remove a job's files although no destination has confirmed its results."""
+    settings = read_config(home, config)
+    try:
+        with prepare(settings).begin() as connection:
+            found = waive_job(connection, job_id, why=why, now=utc_now())
+    except InvalidTransition as error:
+        fail(f"job {job_id}: {error}")
+    if not found:
+        fail(f"no job {job_id}; see `dicom-node jobs list`")
+    record_person(settings, AuditEvent.DECISION_BY_PERSON, None, job=job_id, action="waive")
+    out.print(f"job {job_id}: waived")
 
 
 def add_to(root: typer.Typer) -> None:

@@ -1,4 +1,4 @@
-"""`models list|verify` and `db upgrade`."""
+"""`models list|verify|pull` and `db upgrade`."""
 
 from __future__ import annotations
 
@@ -66,6 +66,26 @@ def verify(
     bundle = read_bundle(folder)
     classifier = open_classifier(bundle, device=device.value)
     out.print(f"{bundle.name} {bundle.version}: usable, golden scores agree on {classifier.engine}")
+
+
+@models_app.command()
+def pull(
+    name: Annotated[str, typer.Argument(help="xrv_densenet121: 18 findings, adults.")],
+    file: Annotated[
+        Path | None, typer.Option(help="The published file, fetched on another machine.")
+    ] = None,
+    sha256: Annotated[str | None, typer.Option(help="What that file must have.")] = None,
+    home: Home = None,
+    config: ConfigFile = None,
+) -> None:
+    """Fetch a published network, convert it to a model folder and verify that."""
+    from dicom_node.score.bundle import read_bundle
+    from dicom_node.score.pull import pull as pull_model
+
+    settings = read_config(home, config)
+    folder = pull_model(name, settings.models_dir, file=file, sha256=sha256)
+    bundle = read_bundle(folder)
+    out.print(f"{bundle.name} {bundle.version}: usable, in {folder}", highlight=False)
 
 
 @db_app.command()

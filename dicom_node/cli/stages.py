@@ -9,9 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import structlog
 import typer
 
 from dicom_node.cli.options import (
@@ -30,12 +32,22 @@ from dicom_node.config import NodeConfig, load_config
 from dicom_node.domain.retry import RetryPolicy
 from dicom_node.domain.study import CompletionPolicy
 from dicom_node.errors import ConfigError
+from dicom_node.failpoint import arm_failpoints
 from dicom_node.loop import run_loop
-from dicom_node.node import Supervisor, child_environment, prepare
+from dicom_node.node import (
+    Supervisor,
+    audit_trail,
+    child_environment,
+    note_settings,
+    prepare,
+    retention_policy,
+)
+from dicom_node.observe.audit import AuditEvent, StudyPart
 from dicom_node.observe.logs import configure_logging
 from dicom_node.process import report_ready, stop_on_signals, utc_now, worker_name
 
 PORT_SECONDS = 10.0
+_log = structlog.get_logger()
 
 
 def serve(
@@ -65,7 +77,8 @@ def serve(
         environment["DICOM_NODE_CONFIG_FILE"] = str(config.absolute())
     announce = _Announcer(settings)
     supervisor = Supervisor(settings, environment, announce)
-    with stop_on_signals(supervised=False) as stop:
+    trail = audit_trail(settings, "serve")
+    with stop_on_signals(supervised=False) as stop, trail.running():
         supervisor.run(stop)
 
 
@@ -86,11 +99,18 @@ class _Announcer:
 
 def _check_before_start(config: NodeConfig) -> None:
     """What would make a stage die again and again must stop `serve` at once."""
+    from dicom_node.receive.users import load_users
     from dicom_node.route.rules import load_routes
+    from dicom_node.tls import server_context
 
     load_routes(config.routes_file)
+    if config.dicom.tls is not None:
+        server_context(config.dicom.tls)
+    if config.dicom.users_file is not None:
+        load_users(config.dicom.users_file)
     for name, host, port in (
         ("dicom.port", config.dicom.host, config.dicom.port),
+        ("dicom.tls.port", config.dicom.host, config.dicom.tls and config.dicom.tls.port),
         ("web.port", config.web.host, config.web.port),
     ):
         if port:
@@ -124,10 +144,13 @@ def receive(home: Home = None, config: ConfigFile = None, supervised: Supervised
 
     settings = _settings(home, config, "receive")
     make_folder(settings.inbox_dir)
-    with stop_on_signals(supervised=supervised) as stop:
-        receiver = Receiver(settings)
+    trail = audit_trail(settings, "receive")
+    note_settings(settings, trail)
+    with stop_on_signals(supervised=supervised) as stop, trail.running():
+        receiver = Receiver(settings, audit=trail)
         port = receiver.start()
-        report_ready(supervised=supervised, dicom_port=port)
+        facts = {} if receiver.tls_port is None else {"dicom_tls_port": receiver.tls_port}
+        report_ready(supervised=supervised, dicom_port=port, **facts)
         stop.wait()
         receiver.stop()
 
@@ -137,11 +160,14 @@ def assemble(home: Home = None, config: ConfigFile = None, supervised: Supervise
     from dicom_node.assemble.worker import Assembler
     from dicom_node.route.rules import load_routes
     from dicom_node.route.worker import Router
+    from dicom_node.store.pruning import Pruner
 
     settings = _settings(home, config, "assemble")
     routes = load_routes(settings.routes_file)
     database = prepare(settings)
     completion = settings.completion
+    trail = audit_trail(settings, "assemble")
+    note_settings(settings, trail)
     assembler = Assembler(
         database,
         settings.inbox_dir,
@@ -149,18 +175,49 @@ def assemble(home: Home = None, config: ConfigFile = None, supervised: Supervise
         CompletionPolicy(completion.after_release, completion.quiet, completion.upper_limit),
         routes.keywords(),
         utc_now,
+        audit=trail,
     )
     peers = {name: peer.ae_title for name, peer in settings.peers.items()}
     router = Router(database, routes, peers, settings.default_destinations, utc_now)
+
+    def removed(study_instance_uid: str, size: int) -> None:
+        trail.record(AuditEvent.DATA_DELETED, study=StudyPart(study_instance_uid), bytes=size)
+
+    policy = retention_policy(settings)
+    pruner = Pruner(database, settings.store_dir, policy, utc_now, on_removed=removed)
 
     def step() -> bool:
         # Both every time: a busy inbox must not keep complete studies from being routed.
         assembled = assembler.step()
         return router.step() or assembled
 
-    with stop_on_signals(supervised=supervised) as stop, _only_one(settings.inbox_dir, stop):
+    with (
+        stop_on_signals(supervised=supervised) as stop,
+        _only_one(settings.inbox_dir, stop),
+        trail.running(),
+    ):
         report_ready(supervised=supervised, stage="assemble")
-        run_loop("assemble", step, stop)
+        pruning = _in_thread("retention", _every(settings.retention.interval, pruner.step), stop)
+        try:
+            run_loop("assemble", step, stop)
+        finally:
+            stop.set()
+            pruning.join()
+
+
+def _every(interval: timedelta, step: Callable[[], object]) -> Callable[[], bool]:
+    """Make a step for a loop: at once while it finds something to do, else once an interval."""
+    due = 0.0
+
+    def paced() -> bool:
+        nonlocal due
+        if time.monotonic() < due:
+            return False
+        busy = bool(step())
+        due = 0.0 if busy else time.monotonic() + interval.total_seconds()
+        return busy
+
+    return paced
 
 
 @contextmanager
@@ -187,14 +244,20 @@ def score_worker(
     from dicom_node.score.lean import import_monai_lean
 
     import_monai_lean()
+    from dicom_node.score.guard import volunteer_for_the_oom_killer
     from dicom_node.score.worker import Scorer
 
+    volunteer_for_the_oom_killer()
     settings = _settings(home, config, "score-worker")
     database = prepare(settings)
-    reporter = Reporter(database, settings, worker=worker_name(), clock=utc_now)
-    scorer = Scorer(database, settings, worker=worker_name(), clock=utc_now)
+    worker, alone = worker_name(), threading.Lock()
+    reporter = Reporter(database, settings, worker=worker, clock=utc_now, alone=alone)
+    trail = audit_trail(settings, "score-worker")
+    scorer = Scorer(database, settings, worker=worker, clock=utc_now, alone=alone, audit=trail)
     scorer.load_models()  # before signals are caught: until now there is nothing to drain
-    with stop_on_signals(supervised=supervised) as stop:
+    for name, digest in scorer.model_digests().items():
+        trail.note_digest(AuditEvent.MODEL_CHANGED, f"model {name}", digest)
+    with stop_on_signals(supervised=supervised) as stop, trail.running():
         report_ready(supervised=supervised, stage="score-worker")
         reporting = _in_thread("report", reporter.step, stop)
         try:
@@ -213,10 +276,32 @@ def deliver(home: Home = None, config: ConfigFile = None, supervised: Supervised
     policy = RetryPolicy(
         settings.delivery.first, settings.delivery.ceiling, settings.delivery.give_up_after
     )
-    courier = Courier(database, settings, policy, worker=worker_name(), clock=utc_now)
-    with stop_on_signals(supervised=supervised) as stop:
+    trail = audit_trail(settings, "deliver")
+    courier = Courier(database, settings, policy, worker=worker_name(), clock=utc_now, audit=trail)
+    with (
+        stop_on_signals(supervised=supervised) as stop,
+        trail.running(),
+        _shipping(settings, stop),
+    ):
         report_ready(supervised=supervised, stage="deliver")
         courier.run(stop)
+
+
+@contextmanager
+def _shipping(settings: NodeConfig, stop: threading.Event) -> Iterator[None]:
+    """Ship the audit trail meanwhile, where `audit.syslog` says so."""
+    if settings.audit.syslog is None:
+        yield
+        return
+    from dicom_node.observe.audit_syslog import SyslogShipper
+
+    shipper = SyslogShipper(settings.audit_dir, settings.audit)
+    shipping = _in_thread("audit", shipper.step, stop)
+    try:
+        yield
+    finally:
+        stop.set()
+        shipping.join()
 
 
 def web(home: Home = None, config: ConfigFile = None, supervised: Supervised = False) -> None:
@@ -225,11 +310,13 @@ def web(home: Home = None, config: ConfigFile = None, supervised: Supervised = F
 
     settings = _settings(home, config, "web")
     database = prepare(settings)
-    with stop_on_signals(supervised=supervised) as stop:
+    trail = audit_trail(settings, "web")
+    with stop_on_signals(supervised=supervised) as stop, trail.running():
         serve_web(
             settings,
             database,
             stop,
+            audit=trail,
             on_bound=lambda port: report_ready(supervised=supervised, web_port=port),
         )
 
@@ -237,6 +324,8 @@ def web(home: Home = None, config: ConfigFile = None, supervised: Supervised = F
 def _settings(home: Path | None, config: Path | None, process: str) -> NodeConfig:
     settings = read_config(home, config)
     configure_logging(settings.log, process)
+    if arm_failpoints():
+        _log.warning("failpoints are armed: this is a test", action="failpoints_armed")
     return settings
 
 

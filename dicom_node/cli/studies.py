@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from dicom_node.cli.audit import record_person
 from dicom_node.cli.options import ConfigFile, Home, Json, fail, out, print_json, read_config
 from dicom_node.node import prepare
+from dicom_node.observe.audit import AuditEvent
 from dicom_node.store.overview import quarantined_files, study_detail, study_rows
 
 app = typer.Typer(help="What was received, and what the rules said to it.", no_args_is_help=True)
@@ -55,6 +57,7 @@ def show(
         study = study_detail(connection, study_instance_uid)
     if study is None:
         fail("no such study here; see `dicom-node studies list`")
+    record_person(settings, AuditEvent.RESULTS_VIEWED, study_instance_uid)
     if as_json:
         print_json(study)
         return

@@ -6,6 +6,7 @@ It overrides internals of the pinned pynetdicom: nothing else on the sending sid
 from __future__ import annotations
 
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -16,7 +17,8 @@ from typing import Any
 from pydicom.uid import UID
 from pynetdicom.ae import ApplicationEntity as AE
 from pynetdicom.association import Association
-from pynetdicom.events import EVT_CONN_CLOSE, EVT_CONN_OPEN
+from pynetdicom.events import EVT_CONN_CLOSE, EVT_CONN_OPEN, EventHandlerType
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
@@ -25,18 +27,19 @@ from dicom_node.dimse import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
     UNLIMITED_PDU,
+    DimseSocket,
     prepare_pynetdicom,
     prepare_socket,
 )
-from dicom_node.errors import DeliveryRejected, DestinationUnavailable
+from dicom_node.errors import ConfigError, DeliveryRejected, DestinationUnavailable
+from dicom_node.tls import client_context
+from dicom_node.tls_failures import explain_failure
 
 _WAKE_SECONDS = 0.05
 
 
-class _Connection(AssociationSocket):
-    """The library's socket, which keeps why it could not connect and is closed in every case."""
-
-    failure: OSError | None = None
+class _Connection(DimseSocket):
+    """Our socket, which keeps why it could not connect and is closed in every case."""
 
     def _shutdown_socket(self) -> None:
         error = sys.exception()
@@ -57,6 +60,7 @@ class _Entity(AE):
         self, assoc: Association, address: AddressInformation, tls_args: Any
     ) -> AssociationSocket:
         self.connection = _Connection(assoc, address=address)
+        self.connection.tls_args = tls_args
         return self.connection
 
 
@@ -65,8 +69,18 @@ def associate(
     destination: DestinationConfig,
     calling_ae_title: str,
     contexts: Sequence[PresentationContext],
+    *,
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
+    handlers: Sequence[EventHandlerType] = (),
 ) -> Iterator[Association]:
     """An open association; released at the end, aborted if the body fails.
+
+    Parameters
+    ----------
+    roles
+        SOP classes whose roles are not the usual ones: requestor SCU, acceptor SCP.
+    handlers
+        What to do with requests that the destination sends on it.
 
     Raises
     ------
@@ -76,7 +90,7 @@ def associate(
         The destination accepts none of the presentation contexts.
     """
     done = threading.Event()
-    association = _request(destination, calling_ae_title, contexts, done)
+    association = _request(destination, calling_ae_title, contexts, roles, handlers, done)
     try:
         yield association
     except BaseException:
@@ -94,6 +108,8 @@ def _request(
     destination: DestinationConfig,
     calling_ae_title: str,
     contexts: Sequence[PresentationContext],
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation],
+    handlers: Sequence[EventHandlerType],
     done: threading.Event,
 ) -> Association:
     prepare_pynetdicom()
@@ -104,6 +120,7 @@ def _request(
     entity.connection_timeout = destination.connect_timeout.total_seconds()
     entity.acse_timeout = entity.dimse_timeout = response_seconds
     entity.network_timeout = None  # the sender decides when to end; reads and writes have limits
+    tls_args = _tls_args(destination)
     started = time.monotonic()
     try:
         association = entity.associate(
@@ -112,7 +129,10 @@ def _request(
             contexts=list(contexts),
             ae_title=destination.ae_title,
             max_pdu=UNLIMITED_PDU,
+            tls_args=tls_args,
+            ext_neg=list(roles) or None,
             evt_handlers=[
+                *handlers,
                 (EVT_CONN_OPEN, lambda event: prepare_socket(event, response_seconds)),
                 (EVT_CONN_CLOSE, lambda event: _wake_until(event.assoc, done)),
             ],
@@ -130,6 +150,17 @@ def _request(
         raise DestinationUnavailable(_why_no_connection(destination, failure)) from failure
     waited = time.monotonic() - started
     raise _why_no_association(association, destination, calling_ae_title, waited)
+
+
+def _tls_args(destination: DestinationConfig) -> tuple[ssl.SSLContext, str] | None:
+    """Context and expected name; read for each association, so that renewed files are used."""
+    if destination.tls is None:
+        return None
+    try:
+        context = client_context(destination.tls)
+    except ConfigError as error:
+        raise DestinationUnavailable(f"{_name(destination)}: {error}") from error
+    return context, destination.tls.server_name or destination.host
 
 
 def _wake_until(association: Association, done: threading.Event) -> None:
@@ -164,6 +195,9 @@ def _why_no_connection(destination: DestinationConfig, failure: OSError) -> str:
     if isinstance(failure, TimeoutError):
         limit = destination.connect_timeout.total_seconds()
         return f"{name} did not answer within {limit:g} s; check host, port and firewall"
+    if destination.tls is not None and isinstance(failure, ssl.SSLError | ConnectionResetError):
+        explained = explain_failure(failure)
+        return f"{name}: {explained.found}; {explained.remedy}"
     return f"{name} cannot be reached ({failure.strerror}); check host, port and network"
 
 
@@ -186,8 +220,8 @@ def _why_no_association(
             f"within {limit:g} s; is it a DICOM port?"
         )
     return DestinationUnavailable(
-        f"{name} closed the connection instead of accepting the association; "
-        "is it a DICOM port without TLS?"
+        f"{name} closed the connection instead of accepting the association; is it a DICOM port "
+        f"{'without' if destination.tls is None else 'with'} TLS?"
     )
 
 

@@ -2,41 +2,52 @@
 
 from __future__ import annotations
 
-import random
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
-from uuid import uuid4
 
 import structlog
 
-from dicom_node.config import NodeConfig
+from dicom_node.config import DestinationConfig, NodeConfig
+from dicom_node.deliver.answers import Answers
+from dicom_node.deliver.confirm import Confirmer
 from dicom_node.deliver.dimse import SendOutcome, send_files
-from dicom_node.domain.retry import GiveUp, RetryPolicy, decide_retry
-from dicom_node.errors import DeliveryRejected, short_uid
+from dicom_node.deliver.settle import Settler
+from dicom_node.domain.retry import RetryPolicy
+from dicom_node.errors import DeliveryRejected, Transient
+from dicom_node.failpoint import failpoint
 from dicom_node.loop import run_loop
+from dicom_node.observe.audit import NOT_AUDITED, Audit, AuditEvent, StudyPart, Who
+from dicom_node.store.commitment_box import CommitmentBox
 from dicom_node.store.database import Database
 from dicom_node.store.deliveries import (
+    PENDING,
+    SENT,
     Delivery,
     claim_deliveries,
+    courier_token,
     due_destinations,
     extend_deliveries,
-    settle_delivered,
-    settle_parked,
-    settle_postponed,
 )
+from dicom_node.store.files import waiting_for_the_disk
 from dicom_node.store.leases import heartbeat
 
 # A courier that dies leaves its claims until then; sending an object twice is harmless, since the
 # destination gets the same bytes under the same UID.
 LEASE = timedelta(seconds=30)
 BATCH = 8
+# A question names many objects at once; the answer settles each.
+QUESTION_BATCH = 100
+# After an error of database or disk, per thread.
+PAUSE_SECONDS = 1.0
 _log = structlog.get_logger()
 
 
 class Courier:
-    """Sends every due delivery and settles each by what its destination answered."""
+    """Sends every due delivery, asks for confirmation where a destination gives it, and answers
+    senders that ask us; each destination and each sender has a thread of its own."""
 
     def __init__(
         self,
@@ -46,107 +57,143 @@ class Courier:
         *,
         worker: str,
         clock: Callable[[], datetime],
+        audit: Audit = NOT_AUDITED,
     ) -> None:
+        self._audit = audit
         self._database = database
         self._config = config
-        self._policy = policy
         self._worker = worker
         self._clock = clock
+        self._box = box = CommitmentBox(config.commitment_dir)
+        self._settler = Settler(database, policy, clock)
+        self._confirmer = Confirmer(self._settler, box, ae_title=config.ae_title, clock=clock)
+        self._answers = Answers(database, config, policy, box, clock=clock)
         self._busy: dict[str, threading.Thread] = {}
+        self._stop = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
         """Deliver until `stop` is set; then wait for what is on its way."""
-        run_loop("deliver", self._dispatch, stop)
+        self._stop = stop
+        run_loop("deliver", self.dispatch, stop)
+        self.join()
+
+    def join(self) -> None:
+        """Wait for the threads at work."""
         for thread in self._busy.values():
             thread.join()
 
-    def _dispatch(self) -> bool:
-        """Start a thread for each destination that has something due and none at work."""
+    def dispatch(self) -> bool:
+        """Start a thread for each peer that has something due and none at work."""
         with self._database.read() as connection:
             due = due_destinations(connection, now=self._clock())
         self._busy = {name: thread for name, thread in self._busy.items() if thread.is_alive()}
+        if self._box.any_report():
+            self._start("reports", self._confirmer.take_reports)
         for name in due:
-            if name not in self._busy:
-                self._busy[name] = thread = threading.Thread(
-                    target=self._drain, args=(name,), name=f"to-{name}"
-                )
-                thread.start()
+            self._start(f"to {name}", partial(self._drain, name))
+        if self._box.any_request():
+            self._start("requests", self._answers.take_requests)
+        for title in self._answers.due_senders():
+            self._start(f"answers {title}", partial(self._answers.answer, title))
         return False
 
+    def _start(self, name: str, work: Callable[[], None]) -> None:
+        if name in self._busy:
+            return
+
+        def guarded() -> None:
+            try:
+                with waiting_for_the_disk():
+                    work()
+            except Transient as error:  # what was claimed is due again when its lease ends
+                _log.warning(
+                    "deliveries paused", action="deliveries_paused", work=name, error=str(error)
+                )
+                self._stop.wait(PAUSE_SECONDS)
+
+        self._busy[name] = thread = threading.Thread(target=guarded, name=name)
+        thread.start()
+
     def _drain(self, destination: str) -> None:
-        while self.deliver_batch(destination):
-            pass
+        for do_batch in (self.deliver_batch, self.confirm_batch):
+            while not self._stop.is_set() and do_batch(destination):
+                pass
 
     def deliver_batch(self, destination: str) -> bool:
         """Send what is due for one destination over one association; False if nothing is."""
-        token = str(uuid4())
+        token, batch = self._claim(destination, PENDING, BATCH)
+        if not batch:
+            return False
+        failpoint("deliver.after_claim")
+        peer = self._peer(destination, batch)
+        if peer is None:
+            return True
+        by_path = {self._config.store_dir / item.path: item for item in batch}
+
+        def settle(path: Path, outcome: SendOutcome) -> None:
+            self._settle(peer, by_path[path], outcome)
+
+        with heartbeat(lambda: self._extend(token), LEASE):
+            send_files(peer, self._config.ae_title, list(by_path), settle)
+        return True
+
+    def confirm_batch(self, destination: str) -> bool:
+        """Ask one destination whether it has what it took; False if no question is due."""
+        token, batch = self._claim(destination, SENT, QUESTION_BATCH)
+        if not batch:
+            return False
+        peer = self._peer(destination, batch)
+        if peer is not None:
+            with heartbeat(lambda: self._extend(token), LEASE):
+                self._confirmer.confirm(peer, batch)
+        return True
+
+    def _claim(self, destination: str, state: str, limit: int) -> tuple[str, list[Delivery]]:
+        token = courier_token(self._worker)
         with self._database.begin() as connection:
             batch = claim_deliveries(
                 connection,
                 destination=destination,
                 token=token,
                 lease=LEASE,
-                limit=BATCH,
+                limit=limit,
                 now=self._clock(),
+                state=state,
             )
-        if not batch:
-            return False
+        return token, batch
+
+    def _peer(self, destination: str, batch: list[Delivery]) -> DestinationConfig | None:
         peer = self._config.peers.get(destination)
         if peer is None:
-            for delivery in batch:
-                self._park(delivery, "no such destination is configured any more")
-            return True
-        by_path = {self._config.store_dir / item.path: item for item in batch}
-
-        def settle(path: Path, outcome: SendOutcome) -> None:
-            self._settle(by_path[path], outcome)
-
-        with heartbeat(lambda: self._extend(token), LEASE):
-            send_files(peer, self._config.ae_title, list(by_path), settle)
-        return True
+            with self._settler.begin() as settling:
+                for delivery in batch:
+                    settling.parked(delivery, "no such destination is configured any more")
+        return peer
 
     def _extend(self, token: str) -> None:
         with self._database.begin() as connection:
             extend_deliveries(connection, token, lease=LEASE, now=self._clock())
 
-    def _settle(self, delivery: Delivery, outcome: SendOutcome) -> None:
-        if isinstance(outcome.error, DeliveryRejected):
-            self._park(delivery, str(outcome.error))
-        elif outcome.error is not None:
-            self._postpone(delivery, str(outcome.error))
-        else:
-            with self._database.begin() as connection:
-                settle_delivered(connection, delivery, remark=outcome.remark, now=self._clock())
-            self._say("result delivered", "result_delivered", delivery)
-
-    def _postpone(self, delivery: Delivery, error: str) -> None:
-        now = self._clock()
-        decision = decide_retry(
-            self._policy,
-            attempts=delivery.attempts,
-            first_attempt_at=delivery.first_attempt_at,
-            now=now,
-            jitter=random.random(),
-        )
-        if isinstance(decision, GiveUp):
-            self._park(delivery, f"{error} ({decision.reason})")
-            return
-        with self._database.begin() as connection:
-            settle_postponed(connection, delivery, error=error, run_after=decision.when)
-        self._say("delivery postponed", "delivery_postponed", delivery, error=error)
-
-    def _park(self, delivery: Delivery, error: str) -> None:
-        with self._database.begin() as connection:
-            settle_parked(connection, delivery, error=error, now=self._clock())
-        self._say("delivery parked", "delivery_parked", delivery, error=error)
-
-    def _say(self, event: str, action: str, delivery: Delivery, **more: str) -> None:
-        _log.info(
-            event,
-            action=action,
-            job=delivery.job_id,
-            destination=delivery.destination,
-            instance=short_uid(delivery.sop_instance_uid),
-            attempt=delivery.attempts,
-            **more,
-        )
+    def _settle(self, peer: DestinationConfig, delivery: Delivery, outcome: SendOutcome) -> None:
+        if outcome.error is None:
+            failpoint("deliver.after_send")
+        with self._settler.begin() as settling:
+            if isinstance(outcome.error, DeliveryRejected):
+                settling.parked(delivery, str(outcome.error))
+            elif outcome.error is not None:
+                settling.postponed(delivery, str(outcome.error))
+            elif peer.confirm == "status":
+                settling.delivered(delivery, remark=outcome.remark)
+            else:
+                after = self._confirmer.first_question_after(peer)
+                settling.sent(delivery, remark=outcome.remark, ask_after=after)
+        if outcome.error is None:
+            failpoint("deliver.after_commit")
+            self._audit.record(
+                AuditEvent.RESULTS_SENT,
+                who=Who(ae_title=peer.ae_title, host=peer.host),
+                study=StudyPart.of_file(self._config.store_dir / delivery.path),
+                job=delivery.job_id,
+                destination=delivery.destination,
+                instance=delivery.sop_instance_uid,
+            )

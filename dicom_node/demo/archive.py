@@ -61,6 +61,7 @@ class Archive:
                 host=host, port=port, extra_storage_classes=storage_classes, minimum_free_bytes=0
             ),
             free_bytes=lambda: shutil.disk_usage(folder).free,
+            spool_dir=folder,
             open_sink=open_sink,
         )
 

@@ -40,8 +40,14 @@ class JobEvent(StrEnum):
     FAIL = "fail"
     CONFIRM = "confirm"
     GIVE_UP = "give_up"
+    DISPUTE = "dispute"
+    REBUILD = "rebuild"
     RESUME_SCORING = "resume_scoring"
     RESUME_DELIVERY = "resume_delivery"
+
+
+WAIVABLE = frozenset({JobState.SCORED, JobState.REFUSED, JobState.PARKED, JobState.FAILED})
+"""States in which a person may release a job's files: nothing happens to it by itself any more."""
 
 
 class InvalidTransition(Exception):
@@ -67,6 +73,13 @@ TRANSITIONS: dict[tuple[JobState, JobEvent], JobState] = {
     (_S.PARKED, _E.RESUME_SCORING): _S.QUEUED,
     (_S.PARKED, _E.RESUME_DELIVERY): _S.SCORED,
     (_S.FAILED, _E.RESUME_SCORING): _S.QUEUED,
+    (_S.QUEUED, _E.DISPUTE): _S.PARKED,
+    (_S.RUNNING, _E.DISPUTE): _S.PARKED,
+    (_S.SCORED, _E.DISPUTE): _S.PARKED,
+    (_S.REFUSED, _E.DISPUTE): _S.REFUSED,
+    (_S.SCORED, _E.REBUILD): _S.QUEUED,
+    (_S.PARKED, _E.REBUILD): _S.QUEUED,
+    (_S.REFUSED, _E.REBUILD): _S.QUEUED,
     (_S.REFUSED, _E.RESUME_SCORING): _S.QUEUED,
     (_S.REFUSED, _E.RESUME_DELIVERY): _S.REFUSED,
 }

@@ -52,6 +52,8 @@ class InstanceRecord:
         SHA-256 of the transfer syntax UID and the data set's bytes as sent.
     identity_digest
         SHA-256 of Patient ID, Issuer of Patient ID and birth date.
+    name_digests
+        Three words, one for each group of Patient's Name: a digest, or `-`.
     header
         DICOM keyword to value (str, int, float or a list of these) for the rules; no names.
     """
@@ -71,6 +73,7 @@ class InstanceRecord:
     association: str
     calling_ae_title: str
     received_at: datetime
+    name_digests: str = "- - -"
 
     def stored_at(self, path: str) -> InstanceRecord:
         """The same record with its place in the store."""

@@ -56,10 +56,29 @@ class NodeCollector(Collector):
         for labels, count in counts.deliveries.items():
             deliveries.add_metric(list(labels), count)
         yield deliveries
+        yield from self._confirmation(counts)
         yield from self._single_values(counts)
         build = GaugeMetricFamily("dicom_node_build_info", "Version.", labels=["version"])
         build.add_metric([__version__], 1)
         yield build
+
+    def _confirmation(self, counts: Counts) -> Iterator[Metric]:
+        undelivered = GaugeMetricFamily(
+            "dicom_node_oldest_undelivered_seconds",
+            "Age of the oldest object without confirmation; parked ones left out.",
+            labels=["destination"],
+        )
+        for destination, since in counts.undelivered_since.items():
+            undelivered.add_metric([destination], (self._clock() - since).total_seconds())
+        yield undelivered
+        requests = GaugeMetricFamily(
+            "dicom_node_commitment_requests",
+            "Senders' requests for storage commitment by state of their answer.",
+            labels=["state"],
+        )
+        for state, count in counts.commitment_requests.items():
+            requests.add_metric([state], count)
+        yield requests
 
     def _single_values(self, counts: Counts) -> Iterator[Metric]:
         oldest = counts.oldest_queued_at
@@ -72,6 +91,7 @@ class NodeCollector(Collector):
             ("models_offered", "Model versions that a scorer offers.", counts.models_offered),
             ("oldest_queued_job_seconds", "Age of the oldest queued job.", age),
             ("inbox_files", "Received files that are not recorded yet.", waiting),
+            ("pruned_bytes", "Bytes that retention gave up.", counts.pruned_bytes),
             ("disk_free_bytes", "Free space at home.", shutil.disk_usage(self._home).free),
         ):
             yield GaugeMetricFamily(f"dicom_node_{name}", text, value=value)

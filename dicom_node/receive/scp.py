@@ -11,8 +11,11 @@ from pathlib import Path
 import structlog
 
 from dicom_node.config import NodeConfig
+from dicom_node.observe.audit import NOT_AUDITED, Audit
+from dicom_node.receive.commitment import CommitmentScp
 from dicom_node.receive.part10 import Announcement, Peer, part10_head
 from dicom_node.receive.storage import Sink, StorageScp
+from dicom_node.store.commitment_box import CommitmentBox
 from dicom_node.store.inbox import AssociationFolder, Ending, Inbox
 
 _log = structlog.get_logger()
@@ -42,7 +45,13 @@ class Receiver:
     Several processes may run one each on the same port and inbox.
     """
 
-    def __init__(self, config: NodeConfig, *, clock: Callable[[], datetime] = _utc_now) -> None:
+    def __init__(
+        self,
+        config: NodeConfig,
+        *,
+        clock: Callable[[], datetime] = _utc_now,
+        audit: Audit = NOT_AUDITED,
+    ) -> None:
         self._inbox = Inbox(config.inbox_dir)
         self._clock = clock
 
@@ -53,11 +62,19 @@ class Receiver:
             ae_title=config.ae_title,
             dicom=config.dicom,
             free_bytes=lambda: free_bytes(config.inbox_dir),
+            spool_dir=config.inbox_dir,
             open_sink=open_sink,
+            commitment=_commitment(config, clock),
+            audit=audit,
         )
 
+    @property
+    def tls_port(self) -> int | None:
+        """Where TLS is spoken, after `start`; None: nowhere."""
+        return self._scp.tls_port
+
     def start(self) -> int:
-        """Mark what dead receivers left behind, then listen; returns the bound port."""
+        """Mark what dead receivers left behind, then listen; returns as `StorageScp.start`."""
         for folder in self._inbox.mark_orphans():
             _log.warning(
                 "an association was cut off by the end of its receiver",
@@ -69,6 +86,20 @@ class Receiver:
     def stop(self, timeout: timedelta = timedelta(seconds=10)) -> None:
         """Take no more associations, let open ones finish for `timeout`, abort the rest."""
         self._scp.stop(timeout)
+
+
+def _commitment(config: NodeConfig, clock: Callable[[], datetime]) -> CommitmentScp | None:
+    """Storage commitment, if senders may ask us for it or destinations answer us."""
+    vouches = config.dicom.storage_commitment
+    if not vouches and all(peer.confirm != "storage_commitment" for peer in config.peers.values()):
+        return None
+    box = CommitmentBox(config.commitment_dir)
+    box.prepare()
+
+    def has_room(size: int) -> bool:
+        return free_bytes(config.home) >= config.dicom.minimum_free_bytes + size
+
+    return CommitmentScp(box, vouches=vouches, has_room=has_room, clock=clock)
 
 
 def free_bytes(folder: Path) -> int:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Final, Protocol, cast
 
 import structlog
@@ -15,40 +16,40 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import (
-    EVT_ACCEPTED,
     EVT_C_STORE,
     EVT_CONN_OPEN,
     EVT_REQUESTED,
     Event,
     EventHandlerType,
 )
-from pynetdicom.pdu_primitives import A_ASSOCIATE
-from pynetdicom.transport import AddressInformation
 
 from dicom_node.config import DicomConfig
+from dicom_node.config_network import ServerTlsConfig
 from dicom_node.dimse import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
     prepare_pynetdicom,
     prepare_socket,
 )
-from dicom_node.receive.admission import Admission
+from dicom_node.failpoint import failpoint
+from dicom_node.observe.audit import NOT_AUDITED, Audit, AuditEvent, Who
+from dicom_node.receive.commitment import CommitmentScp
 from dicom_node.receive.contexts import storage_contexts
+from dicom_node.receive.door import Door
+from dicom_node.receive.entrance import Entrance
+from dicom_node.receive.limits import Connections, SparseLog
 from dicom_node.receive.part10 import Announcement, Peer
-from dicom_node.receive.transport import StorageAssociationServer
+from dicom_node.receive.spool import DataSetBuffer, Spool
+from dicom_node.receive.transport import Bounds, StorageAssociationServer
 from dicom_node.store.inbox import Ending
 
-# PS3.4 B.2.3 and PS3.7 annex C
+# PS3.4 B.2.3; what is refused for its command set alone is answered in `strict`.
 SUCCESS: Final = 0x0000
-INVALID_SOP_INSTANCE: Final = 0x0117
 OUT_OF_RESOURCES: Final = 0xA700
-DATA_SET_DOES_NOT_MATCH_SOP_CLASS: Final = 0xA900
-CANNOT_UNDERSTAND: Final = 0xC000
 
-_UID_CHARACTERS = frozenset("0123456789.")
-_ASSOCIATION_REQUEST_SECONDS = 30.0
 _POLL_SECONDS = 0.02
 _ABORT_SECONDS = 5.0
+_WAITING_SEATS = 200
 _log = structlog.get_logger()
 
 
@@ -88,8 +89,17 @@ class StorageScp:
     ----------
     free_bytes
         Free space where the sinks write; below `dicom.minimum_free_bytes` nothing is taken.
+    spool_dir
+        An existing folder there, for large data sets on their way in.
     open_sink
         Called at the first object of an association.
+    commitment
+        None: no storage commitment at this port.
+
+    Attributes
+    ----------
+    tls_port
+        Where TLS is spoken, after `start`; None: nowhere.
     """
 
     def __init__(
@@ -98,55 +108,91 @@ class StorageScp:
         ae_title: str,
         dicom: DicomConfig,
         free_bytes: Callable[[], int],
+        spool_dir: Path,
         open_sink: Callable[[Peer], Sink],
+        audit: Audit = NOT_AUDITED,
+        commitment: CommitmentScp | None = None,
     ) -> None:
         self._ae_title = ae_title
         self._dicom = dicom
         self._free_bytes = free_bytes
+        self._spool = Spool(spool_dir, dicom.maximum_object_bytes, self._has_room)
         self._open_sink = open_sink
-        self._admission = Admission(
-            ae_title,
-            dicom.calling_ae_titles,
-            dicom.require_called_ae_title,
-            dicom.max_associations,
-        )
+        self._sparse_log = SparseLog()
+        self._audit = audit
+        self._door = Door(ae_title, dicom, self._sparse_log, audit)
+        self._connections = Connections(dicom.max_connections, dicom.max_connections_per_address)
         self._contexts = storage_contexts(dicom.extra_storage_classes)
+        self._more_handlers: list[EventHandlerType] = []
+        if commitment is not None:
+            self._contexts.append(commitment.context())
+            self._more_handlers += commitment.handlers()
         self._links = _Links()
-        self._draining = False
-        self._server: StorageAssociationServer | None = None
+        self._servers: list[StorageAssociationServer] = []
+        self.tls_port: int | None = None
 
     def start(self) -> int:
-        """Listen; returns the port, which is a free one where the configuration says 0."""
+        """Listen; returns the port, that of TLS if it is the only one (see also `tls_port`).
+
+        A port is a free one where the configuration says 0.
+
+        Raises
+        ------
+        ConfigError
+            Certificate, private key or CA file of `dicom.tls` are not usable.
+        OSError
+            A port cannot be had.
+        """
+        dicom, port = self._dicom, None
+        if dicom.tls is not None:
+            port = self.tls_port = self._listen(dicom.tls.port, dicom.tls)
+        if dicom.port is not None:
+            port = self._listen(dicom.port, None)
+        assert port is not None, "the configuration demands one of them"
+        return port
+
+    def _listen(self, port: int, tls: ServerTlsConfig | None) -> int:
         prepare_pynetdicom()
         entity = AE(ae_title=self._ae_title)
         entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         entity.maximum_pdu_size = self._dicom.maximum_pdu_bytes
         entity.maximum_associations = sys.maxsize  # `Admission` counts
-        entity.acse_timeout = _ASSOCIATION_REQUEST_SECONDS
+        entity.acse_timeout = self._dicom.request_timeout.total_seconds()
         entity.dimse_timeout = entity.network_timeout = self._dicom.idle_timeout.total_seconds()
         handlers: list[EventHandlerType] = [
             (EVT_CONN_OPEN, self._on_connected),
             (EVT_REQUESTED, self._on_requested),
-            (EVT_ACCEPTED, self._on_accepted),
             (EVT_C_STORE, self._on_store),
+            *self._more_handlers,
         ]
-        self._server = StorageAssociationServer(
+        server = StorageAssociationServer(
             entity,
-            (self._dicom.host, self._dicom.port),
+            (self._dicom.host, port),
             self._contexts,
             handlers=handlers,
+            bounds=Bounds(self._dicom.maximum_pdu_bytes, self._spool),
+            entrance=Entrance(
+                tls=tls,
+                request_seconds=entity.acse_timeout,
+                seats=_WAITING_SEATS,
+                sparse_log=self._sparse_log,
+                audit=self._audit,
+            ),
+            connections=self._connections,
+            sparse_log=self._sparse_log,
+            on_refused=self._on_refused,
             on_end=self._on_end,
         )
-        return self._server.start()
+        self._servers.append(server)
+        return server.start()
 
     def stop(self, timeout: timedelta) -> None:
-        """Close the port, let open associations finish for `timeout`, abort the rest."""
-        server, self._server = self._server, None
-        if server is None:
-            return
-        self._draining = True
-        server.stop_listening()
+        """Close the ports, let open associations finish for `timeout`, abort the rest."""
+        self._door.draining = True
+        servers, self._servers = self._servers, []
+        for server in servers:
+            server.stop_listening()
         self._wait_for_links(timeout.total_seconds())
         for association in self._connected():
             association.abort()
@@ -167,44 +213,10 @@ class StorageScp:
         prepare_socket(event, self._dicom.idle_timeout.total_seconds())
 
     def _on_requested(self, event: Event) -> None:
-        association = event.assoc
-        request = cast(A_ASSOCIATE, association.requestor.primitive)
-        address = cast(AddressInformation, association.requestor.address_info)
-        peer = Peer(
-            calling_ae_title=request.calling_ae_title.strip(),
-            called_ae_title=request.called_ae_title.strip(),
-            host=address.address,
-            port=address.port,
-        )
-        with self._links.lock:
-            refusal = self._admission.refuse(
-                calling=peer.calling_ae_title,
-                called=peer.called_ae_title,
-                open_associations=len(self._links.admitted),
-                draining=self._draining,
-            )
-            if refusal is None:
-                self._links.admitted[association] = _Link(peer)
-                return
-        _log.warning(
-            "association refused",
-            action="association_refused",
-            reason=refusal.name.lower(),
-            calling_ae_title=peer.calling_ae_title,
-            called_ae_title=peer.called_ae_title,
-            host=peer.host,
-        )
-        association.acse.send_reject(*refusal.value)
-        association.kill()
-
-    def _on_accepted(self, event: Event) -> None:
-        peer = self._link(event.assoc).peer
-        _log.info(
-            "association accepted",
-            action="association_accepted",
-            calling_ae_title=peer.calling_ae_title,
-            host=peer.host,
-        )
+        peer = self._door.answer(event.assoc)
+        if peer is not None:
+            with self._links.lock:
+                self._links.admitted[event.assoc] = _Link(peer)
 
     def _link(self, association: Association) -> _Link:
         with self._links.lock:
@@ -229,33 +241,49 @@ class StorageScp:
 
     def _keep(self, link: _Link, event: Event) -> int:
         request = cast(C_STORE, event.request)
-        sop_class_uid = str(request.AffectedSOPClassUID)
-        sop_instance_uid = str(request.AffectedSOPInstanceUID).strip()
-        if request.DataSet is None:
-            return CANNOT_UNDERSTAND
-        if sop_class_uid != event.context.abstract_syntax:
-            return DATA_SET_DOES_NOT_MATCH_SOP_CLASS
-        if not sop_instance_uid or not _UID_CHARACTERS.issuperset(sop_instance_uid):
-            return INVALID_SOP_INSTANCE
         announced = Announcement(
-            sop_class_uid, sop_instance_uid, str(event.context.transfer_syntax)
+            str(request.AffectedSOPClassUID),
+            str(request.AffectedSOPInstanceUID).strip(),
+            str(event.context.transfer_syntax),
         )
-        with request.DataSet.getbuffer() as data_set:
-            if self._free_bytes() < self._dicom.minimum_free_bytes + len(data_set):
+        buffer = cast(DataSetBuffer, request.DataSet)
+        if buffer.refused is not None:
+            _warn_not_kept(link, buffer.refused)
+            return OUT_OF_RESOURCES
+        with buffer.getbuffer() as data_set:
+            if not self._has_room(len(data_set)):
                 _warn_not_kept(link, "free disk space is below dicom.minimum_free_bytes")
                 return OUT_OF_RESOURCES
             if link.sink is None:
                 link.sink = self._open_sink(link.peer)
             link.sink.write(announced, data_set)
+        failpoint("receive.before_answer")
         return SUCCESS
+
+    def _has_room(self, size: int) -> bool:
+        return self._free_bytes() >= self._dicom.minimum_free_bytes + size
+
+    def _on_refused(self, association: Association) -> None:
+        link = self._link(association)
+        _warn_not_kept(link, "its command set names no valid instance of the context's class")
+        link.refused += 1
 
     def _on_end(self, association: Association) -> None:
         with self._links.lock:
             link = self._links.admitted.get(association)
         try:
             if link is not None:
-                _close(link, "released" if association.is_released else "aborted")
+                ending: Ending = "released" if association.is_released else "aborted"
+                _close(link, ending)
+                self._audit.record(
+                    AuditEvent.ASSOCIATION_ENDED,
+                    who=Who(ae_title=link.peer.calling_ae_title, host=link.peer.host),
+                    ending=ending,
+                    stored=link.stored,
+                    refused=link.refused,
+                )
         finally:
+            self._door.leave(association)
             with self._links.lock:
                 self._links.admitted.pop(association, None)
                 self._links.connected.discard(association)
@@ -285,7 +313,7 @@ def _close(link: _Link, ending: Ending) -> None:
 def _warn_not_kept(link: _Link, reason: str) -> None:
     if not link.refused:  # once an association, or a full disk would fill with its own log
         _log.warning(
-            "object not kept, the sender was told to try again",
+            "object not kept, the sender was told so",
             action="object_not_kept",
             reason=reason,
             calling_ae_title=link.peer.calling_ae_title,

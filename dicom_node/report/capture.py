@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
+from dicom_node.charset import UTF8
 from dicom_node.domain.findings import Prediction
 from dicom_node.report import codes
 from dicom_node.report.canvas import BANNER_TEXT, Canvas
 from dicom_node.report.card import draw_card, draw_time
-from dicom_node.report.charset import UTF8
 from dicom_node.report.context import ResultObject
 from dicom_node.report.identity import (
     PENDING_UID,

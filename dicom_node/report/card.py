@@ -24,7 +24,7 @@ _LEFT, _TOP, _RIGHT, _BOTTOM = 660, 58, 1004, 710
 _PAD = 18
 _X = _LEFT + _PAD
 _WIDTH = _RIGHT - _LEFT - 2 * _PAD
-_MOST_OTHERS = 3
+_OTHER_LINE = 22
 _DIGEST_LETTERS = 16
 _LABEL_WIDTH = 82
 _ROW = 20
@@ -33,6 +33,8 @@ _TIME_TOP = _BOTTOM - _PAD - _ROW
 _MARK_SIZE = 15
 _MARK_LINE = round(_MARK_SIZE * 1.28)
 _MARK_FRAME = 44
+_ROOM_FOR_MARKS = 12 + _MARK_FRAME + 3 * _MARK_LINE
+"""The gap, the frame and three lines: the usual "outside intended use" with its reason."""
 
 
 def draw_card(canvas: Canvas, prediction: Prediction, run: Run, image_count: int) -> None:
@@ -45,7 +47,8 @@ def draw_card(canvas: Canvas, prediction: Prediction, run: Run, image_count: int
     if prediction.not_analysed is not None:
         y = _draw_refusal(canvas, prediction.not_analysed, y)
     else:
-        y = _draw_findings(canvas, prediction.findings, y)
+        reserved = _ROOM_FOR_MARKS if prediction.marks else 0
+        y = _draw_findings(canvas, prediction.findings, y, details_top - 16 - reserved)
     if prediction.marks:
         _draw_marks(canvas, prediction.marks, y + 12, details_top - 16)
     canvas.draw.line((_X, details_top - 8, _X + _WIDTH, details_top - 8), fill=LINE)
@@ -67,19 +70,29 @@ def _draw_refusal(canvas: Canvas, reason: str, y: int) -> int:
     )
 
 
-def _draw_findings(canvas: Canvas, findings: Sequence[Finding], y: int) -> int:
-    """The first finding large, present ones before absent ones, the others in a line each."""
+def _draw_findings(canvas: Canvas, findings: Sequence[Finding], y: int, bottom: int) -> int:
+    """The first finding large, present ones before absent ones, the others in a line each.
+
+    What does not fit above `bottom` is counted in a last line, and stands in the SR.
+    """
     studied = [finding for finding in findings if finding.level is not Level.SLICE] or findings
-    studied = sorted(studied, key=lambda finding: not finding.present)
-    y = _draw_main(canvas, studied[0], y)
-    for finding in studied[1 : 1 + _MOST_OTHERS]:
+    main, *others = sorted(studied, key=lambda finding: not finding.present)
+    y = _draw_main(canvas, main, y)
+    lines = max(1, (bottom - y) // _OTHER_LINE)
+    shown = others if len(others) <= lines else others[: lines - 1]
+    for finding in shown:
         verdict = "PRESENT" if finding.present else "ABSENT"
         colour = WARNING if finding.present else MUTED
         value = f"{100 * finding.probability:.1f} %  {verdict}"
         name = fitted(finding.code.meaning, 15, _WIDTH - round(font(15).getlength(value)) - 14)
         canvas.text((_X, y), name, 15, TEXT)
         canvas.text((_X + _WIDTH, y), value, 15, colour, anchor="ra")
-        y += 22
+        y += _OTHER_LINE
+    if rest := others[len(shown) :]:
+        present = sum(finding.present for finding in rest)
+        counted = f"and {len(rest)} more in the report: {present} present"
+        canvas.text((_X, y), counted, 15, WARNING if present else MUTED)
+        y += _OTHER_LINE
     return y
 
 

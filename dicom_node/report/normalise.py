@@ -19,8 +19,8 @@ from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import BaseTag
 from pydicom.valuerep import validate_value
 
+from dicom_node.charset import UTF8, decode_text, defined_terms
 from dicom_node.errors import BadInput
-from dicom_node.report.charset import UTF8, decode_text, defined_terms
 
 UNREADABLE = (
     ValueError,
@@ -45,6 +45,11 @@ _TYPE_2 = (
     "StudyTime",
     "ReferringPhysicianName",
 )
+_IDENTITY = {
+    "PatientName": "0010,0010",
+    "PatientID": "0010,0020",
+    "IssuerOfPatientID": "0010,0021",
+}
 _DEFAULT_BODY_PART = "CHEST"
 _LAST_GROUP = 0x0050
 """Patient, study, equipment and image attributes end here; functional groups and pixels follow."""
@@ -74,8 +79,8 @@ def normalised(dataset: Dataset) -> Dataset:
     Raises
     ------
     BadInput
-        A missing UID, a SOP class without a known IOD, a Patient ID that is longer than its VR
-        allows, or text beyond ASCII in a character set that DICOM does not have.
+        A missing UID, a SOP class without a known IOD, identity that its VR does not allow, or text
+        beyond ASCII in a character set that DICOM does not have.
     """
     for keyword in _UIDS:
         required_uid(dataset, keyword)
@@ -96,10 +101,7 @@ def normalised(dataset: Dataset) -> Dataset:
 
 def _copied(dataset: Dataset, inherited: tuple[str, ...]) -> Dataset:
     """Copy what is public, readable and valid; text as str."""
-    terms = inherited
-    if _CHARSET in dataset:
-        value = dataset[_CHARSET].value
-        terms = defined_terms([value] if isinstance(value, str) else list(value or ()))
+    terms = _terms(dataset, inherited)
     copy = Dataset()
     for tag in sorted(dataset.keys()):
         tag = BaseTag(tag)
@@ -112,6 +114,13 @@ def _copied(dataset: Dataset, inherited: tuple[str, ...]) -> Dataset:
         except UNREADABLE:
             continue  # an attribute of type 3 that nobody can read, or identity, completed later
     return copy
+
+
+def _terms(dataset: Dataset, inherited: tuple[str, ...]) -> tuple[str, ...]:
+    if _CHARSET not in dataset:
+        return inherited
+    value = dataset[_CHARSET].value
+    return defined_terms([value] if isinstance(value, str) else list(value or ()))
 
 
 def _element(dataset: Dataset, tag: BaseTag, terms: tuple[str, ...]) -> DataElement | None:
@@ -144,7 +153,10 @@ def _repaired(vr: str, text: str) -> str:
 
 
 def _repaired_name(name: str) -> str:
-    """Cut a name to what PS3.5 section 6.2 allows, three groups of 64 characters; nothing else."""
+    """Cut a name to what PS3.5 section 6.2 allows, three groups of 64 characters; nothing else.
+
+    The patient's own is refused instead, see `_check_identity`.
+    """
     return "=".join(group[:_PN_GROUP_LENGTH] for group in name.split("=")[:_PN_GROUPS])
 
 
@@ -192,11 +204,7 @@ def _is_valid(element: DataElement) -> bool:
 
 
 def _complete_identity(dataset: Dataset, shadow: Dataset) -> None:
-    if "PatientID" not in shadow and dataset.get("PatientID"):
-        raise BadInput(
-            "PatientID (0010,0020) is not a valid LO value (64 characters, no control characters); "
-            "a result under another ID would be lost or misfiled: correct it at the source"
-        )
+    _check_identity(dataset, shadow)
     for keyword in _TYPE_2:
         if keyword not in shadow:
             setattr(shadow, keyword, None)
@@ -204,6 +212,26 @@ def _complete_identity(dataset: Dataset, shadow: Dataset) -> None:
         shadow.PatientSex = "O"
     if not re.fullmatch(r"[+-](0\d|1[0-4])[0-5]\d", str(shadow.get("TimezoneOffsetFromUTC", ""))):
         shadow.pop("TimezoneOffsetFromUTC", None)
+
+
+def _check_identity(dataset: Dataset, shadow: Dataset) -> None:
+    """Refuse what a result could only carry changed: it would be misfiled, or somebody else's."""
+    terms = _terms(dataset, ("",))
+    for keyword, tag in _IDENTITY.items():
+        raw = dataset.get_item(keyword)
+        if isinstance(raw, RawDataElement):
+            text = decode_text(raw.value or b"", terms, person_name=keyword == "PatientName")
+        else:
+            text = "" if raw is None else _joined(raw)
+        if text.rstrip("^= ") != _carried(shadow, keyword).rstrip("^= "):
+            raise BadInput(
+                f"{keyword} ({tag}) is not valid (64 characters, no control characters; names: "
+                "three groups of 64); a result cannot carry it unchanged: correct it at the source"
+            )
+
+
+def _carried(shadow: Dataset, keyword: str) -> str:
+    return _joined(shadow[keyword]) if keyword in shadow else ""
 
 
 def _drop_useless_spacing(shadow: Dataset) -> None:

@@ -15,9 +15,9 @@ from highdicom.sr import (
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from dicom_node.charset import UTF8
 from dicom_node.domain.findings import Prediction
 from dicom_node.report import codes
-from dicom_node.report.charset import UTF8
 from dicom_node.report.context import ResultObject
 from dicom_node.report.identity import PENDING_UID, Run, finish, long_string
 from dicom_node.report.source import Source

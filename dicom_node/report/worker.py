@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from hashlib import sha256
@@ -14,10 +15,11 @@ from dicom_node.config import NodeConfig
 from dicom_node.domain.findings import Prediction
 from dicom_node.domain.jobs import JobStage
 from dicom_node.errors import InvalidResult, NodeError, Transient, short_uid
+from dicom_node.failpoint import failpoint
 from dicom_node.report.build import ReportContext, ResultObject, build_results
 from dicom_node.report.validate import validate_result
-from dicom_node.store.database import Database
-from dicom_node.store.files import write_durably
+from dicom_node.store.database import Connection, Database
+from dicom_node.store.files import waiting_for_the_disk, write_durably
 from dicom_node.store.jobs import ClaimedJob, settle_parked
 from dicom_node.store.leases import LeasedQueue
 from dicom_node.store.outcomes import NewResult, predecessor_results, settle_reported
@@ -27,7 +29,13 @@ _log = structlog.get_logger()
 
 
 class Reporter:
-    """Builds, checks and stores the result objects of one job at a time."""
+    """Builds, checks and stores the result objects of one job at a time.
+
+    Parameters
+    ----------
+    alone
+        Held while a job is worked on, so that a suspect of another stage can run alone.
+    """
 
     def __init__(
         self,
@@ -36,25 +44,37 @@ class Reporter:
         *,
         worker: str,
         clock: Callable[[], datetime],
+        alone: threading.Lock,
     ) -> None:
         self._database = database
         self._config = config
         self._clock = clock
+        self._alone = alone
         self._queue = LeasedQueue(
             database, JobStage.REPORT, worker=worker, lease=config.scoring.lease, clock=clock
         )
 
     def step(self) -> bool:
         """Report one job; False if none waits."""
+        with self._alone:
+            return self._step()
+
+    def _step(self) -> bool:
         job = self._queue.claim()
         if job is None:
             return False
+        failpoint("report.after_claim")
         log = _log.bind(job=job.id, study=short_uid(job.study_instance_uid))
         try:
-            with self._queue.hold(job):
+            with self._queue.work(job):
                 made, not_analysed = self._report(job)
-            with self._database.begin() as connection:
+
+            def write(connection: Connection) -> None:
                 settle_reported(connection, job, made, not_analysed=not_analysed, now=self._clock())
+                failpoint("report.before_commit")
+
+            self._queue.settle(write)
+            failpoint("report.after_commit")
             log.info("results stored", action="results_stored", count=len(made))
         except Transient:
             raise
@@ -62,8 +82,10 @@ class Reporter:
             # The text of a library's error may quote the data set: its type alone is told.
             told = str(error) if isinstance(error, NodeError) else type(error).__name__
             log.error("job parked", action="job_parked", error=told)
-            with self._database.begin() as connection:
-                settle_parked(connection, job, error=f"report: {told}", now=self._clock())
+            reason = f"report: {told}"
+            self._queue.settle(
+                lambda connection: settle_parked(connection, job, error=reason, now=self._clock())
+            )
         return True
 
     def _report(self, job: ClaimedJob) -> tuple[list[NewResult], bool]:
@@ -79,7 +101,11 @@ class Reporter:
             self._sources(job, prediction),
             job.result_kinds,
         )
-        return [self._store(job, item) for item in objects], prediction.not_analysed is not None
+        with waiting_for_the_disk():
+            failpoint("report.after_build")
+            made = [self._store(job, item) for item in objects]
+        failpoint("report.after_store")
+        return made, prediction.not_analysed is not None
 
     def _context(self, job: ClaimedJob, previous: dict[str, str]) -> ReportContext:
         report, store = self._config.report, self._config.store_dir

@@ -94,7 +94,7 @@ def load_routes(path: Path) -> Routes:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the routes: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # no UTF-8, a date that does not exist
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     try:
         routes = Routes.model_validate(raw)

@@ -11,8 +11,10 @@ import structlog
 from dicom_node.domain.jobs import JobStage, JobState
 from dicom_node.domain.study import input_digest
 from dicom_node.errors import short_uid
+from dicom_node.failpoint import failpoint
 from dicom_node.route.rules import Route, Routes, Selection, select
 from dicom_node.store.database import Connection, Database
+from dicom_node.store.identity import identity_conflict
 from dicom_node.store.models import offered_version
 from dicom_node.store.routing import (
     CompleteStudy,
@@ -59,6 +61,8 @@ class Router:
             if not selections and any(item.role == "image" for item in study.instances):
                 self._refuse(connection, study, decisions)
             mark_routed(connection, study, decisions)
+            failpoint("route.before_commit")
+        failpoint("route.after_commit")
         _log.info(
             "study routed",
             action="study_routed",
@@ -73,7 +77,7 @@ class Router:
     ) -> list[Decision]:
         route = selection.route
         version = offered_version(connection, route.model, route.model_version)
-        conflict = _identity_conflict(study.instances)
+        conflict = identity_conflict(connection, study.id)
         nameless = not all(item.has_patient_id for item in selection.instances)
         state, stage, reason = JobState.QUEUED, JobStage.SCORE, None
         if conflict:
@@ -81,6 +85,12 @@ class Router:
         elif nameless and route.require_patient_id:
             state = JobState.PARKED
             reason = "PatientID (0010,0020) is missing or empty and the route requires one"
+        elif gone := sum(item.pruned for item in selection.instances):
+            state = JobState.PARKED
+            reason = (
+                f"{gone} of its images were pruned before this revision came; send the whole "
+                "study again, then `jobs retry`"
+            )
         elif version is None:
             stage = JobStage.WAIT_FOR_MODEL
             wanted = f"{route.model} {route.model_version or ''}".strip()
@@ -165,18 +175,3 @@ class Router:
 
 def _digest(instances: Sequence[StoredInstance]) -> str:
     return input_digest((item.sop_instance_uid, item.digest) for item in instances)
-
-
-def _identity_conflict(instances: Sequence[StoredInstance]) -> str | None:
-    """Why the study's instances cannot be one patient's, or None.
-
-    Only images count: results of others may come from systems that know the patient otherwise.
-    """
-    identities = {item.identity_digest for item in instances if item.role == "image"}
-    if len(identities) <= 1:
-        return None
-    return (
-        f"the study's images carry {len(identities)} different identities (Patient ID, Issuer of "
-        "Patient ID, birth date); correct them at the source and send again, or `jobs retry` "
-        "once you know that the scored images belong together"
-    )

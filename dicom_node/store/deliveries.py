@@ -1,33 +1,78 @@
-"""The outbox: one row per result object and destination, until the destination has it."""
+"""The outbox: one row per result object and destination, until the destination has it.
+
+What becomes of a row is in `dicom_node.store.settlements`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from hashlib import sha256
+from uuid import uuid4
 
-from sqlalchemy import Connection, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, select, update
 
-from dicom_node.domain.jobs import JobEvent, JobState, next_state
-from dicom_node.store.events import add_event
+from dicom_node.store.moments import has_run_out, is_due
 from dicom_node.store.tables import deliveries, jobs, results
 
-PENDING, DELIVERED, PARKED = "pending", "delivered", "parked"
+PENDING, SENT, DELIVERED, PARKED = "pending", "sent", "delivered", "parked"
+OPEN = (PENDING, SENT)
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One object on its way to one destination, held under a lease."""
+    """One object on its way to one destination.
+
+    Attributes
+    ----------
+    state
+        `pending`: to be sent; `sent`: the destination took it and has not confirmed it yet.
+    attempts
+        C-STOREs since the job was scored or retried by a person.
+    asked
+        Questions whether the destination has it, since the last C-STORE.
+    denials
+        How often it denied to have what it had taken.
+    transaction_uid
+        Of the storage commitment request that is open.
+    token
+        Of the lease; None: read without one.
+    """
 
     id: int
     job_id: int
     destination: str
+    state: str
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_class_uid: str
     sop_instance_uid: str
     path: str
     attempts: int
+    asked: int
+    denials: int
+    transaction_uid: str | None
     first_attempt_at: datetime
-    token: str
+    token: str | None
+
+
+def courier_token(worker: str) -> str:
+    """A new token for a claim of this courier, which `expire_courier` tells from others'."""
+    return _prefix(worker) + uuid4().hex[:20]
+
+
+def _prefix(worker: str) -> str:
+    return sha256(worker.encode()).hexdigest()[:12] + "-"
+
+
+def expire_courier(connection: Connection, *, worker: str, now: datetime) -> None:
+    """End the leases of a courier that is known to be dead, so that nobody waits for them."""
+    connection.execute(
+        update(deliveries)
+        .where(deliveries.c.state.in_(OPEN), deliveries.c.lease_token.startswith(_prefix(worker)))
+        .values(lease_until=now)
+    )
 
 
 def add_deliveries(
@@ -61,15 +106,23 @@ def claim_deliveries(
     lease: timedelta,
     limit: int,
     now: datetime,
+    state: str = PENDING,
 ) -> list[Delivery]:
-    """Take what is due for one destination, oldest first; a stale lease counts as none."""
+    """Take what is due for one destination, oldest first; a stale lease counts as none.
+
+    Parameters
+    ----------
+    state
+        `pending`: what is to be sent; `sent`: what is to be confirmed.
+    """
+    counter = deliveries.c.attempts if state == PENDING else deliveries.c.asked
     due = connection.execute(
         select(deliveries.c.id)
         .where(
-            deliveries.c.state == PENDING,
+            deliveries.c.state == state,
             deliveries.c.destination == destination,
-            deliveries.c.run_after <= now,
-            or_(deliveries.c.lease_until.is_(None), deliveries.c.lease_until < now),
+            is_due(deliveries.c.run_after, deliveries.c.attempts, now),
+            or_(deliveries.c.lease_until.is_(None), has_run_out(deliveries.c.lease_until, now)),
         )
         .order_by(deliveries.c.id)
         .limit(limit)
@@ -79,31 +132,70 @@ def claim_deliveries(
         update(deliveries)
         .where(
             deliveries.c.id.in_(list(due)),
-            deliveries.c.state == PENDING,
-            or_(deliveries.c.lease_until.is_(None), deliveries.c.lease_until < now),
+            deliveries.c.state == state,
+            or_(deliveries.c.lease_until.is_(None), has_run_out(deliveries.c.lease_until, now)),
         )
         .values(
-            attempts=deliveries.c.attempts + 1,
-            first_attempt_at=func.coalesce(deliveries.c.first_attempt_at, now),
-            lease_token=token,
-            lease_until=now + lease,
+            {
+                counter: counter + 1,
+                deliveries.c.first_attempt_at: func.coalesce(deliveries.c.first_attempt_at, now),
+                deliveries.c.lease_token: token,
+                deliveries.c.lease_until: now + lease,
+            }
         )
         .returning(deliveries.c.id)
     ).scalars()
+    return _read(connection, deliveries.c.id.in_(list(taken)))
+
+
+def sent_to(
+    connection: Connection, destination: str, sop_instance_uids: Sequence[str]
+) -> list[Delivery]:
+    """What was sent to a destination, of these objects, and is not confirmed yet.
+
+    What is pending after a C-STORE is among it: a destination may find an object that it denied.
+    The rows stay locked until the transaction ends, whoever has them under a lease.
+    """
+    condition = and_(
+        deliveries.c.destination == destination,
+        deliveries.c.state.in_(OPEN),
+        deliveries.c.attempts > 0,
+        results.c.sop_instance_uid.in_(sop_instance_uids),
+    )
+    return _read(connection, condition)
+
+
+def _read(connection: Connection, condition: ColumnElement[bool]) -> list[Delivery]:
     query = (
-        select(deliveries, results.c.sop_instance_uid, results.c.path)
+        select(
+            deliveries,
+            jobs.c.study_instance_uid,
+            results.c.series_instance_uid,
+            results.c.sop_class_uid,
+            results.c.sop_instance_uid,
+            results.c.path,
+        )
         .join(results, results.c.id == deliveries.c.result_id)
-        .where(deliveries.c.id.in_(list(taken)))
+        .join(jobs, jobs.c.id == deliveries.c.job_id)
+        .where(condition)
         .order_by(deliveries.c.id)
+        .with_for_update(of=deliveries)
     )
     return [
         Delivery(
             id=row.id,
             job_id=row.job_id,
             destination=row.destination,
+            state=row.state,
+            study_instance_uid=row.study_instance_uid,
+            series_instance_uid=row.series_instance_uid,
+            sop_class_uid=row.sop_class_uid,
             sop_instance_uid=row.sop_instance_uid,
             path=row.path,
             attempts=row.attempts,
+            asked=row.asked,
+            denials=row.denials,
+            transaction_uid=row.transaction_uid,
             first_attempt_at=row.first_attempt_at,
             token=row.lease_token,
         )
@@ -120,93 +212,43 @@ def extend_deliveries(
     )
 
 
-def _settle(connection: Connection, delivery: Delivery, **values: Any) -> bool:
-    done = connection.execute(
-        update(deliveries)
-        .where(
-            deliveries.c.id == delivery.id,
-            deliveries.c.state == PENDING,
-            deliveries.c.lease_token == delivery.token,
-        )
-        .values(lease_token=None, lease_until=None, **values)
-    )
-    return done.rowcount == 1
-
-
-def settle_delivered(
-    connection: Connection, delivery: Delivery, *, remark: str | None, now: datetime
-) -> None:
-    """The destination has the object; the job is delivered once all its objects are."""
-    if _settle(connection, delivery, state=DELIVERED, delivered_at=now, last_error=remark):
-        add_event(
-            connection,
-            at=now,
-            action="result_delivered",
-            job_id=delivery.job_id,
-            detail=f"{delivery.destination}{': ' + remark if remark else ''}",
-        )
-        _settle_job(connection, delivery.job_id, now=now)
-
-
-def settle_postponed(
-    connection: Connection, delivery: Delivery, *, error: str, run_after: datetime
-) -> None:
-    """Not delivered; try again at `run_after`."""
-    _settle(connection, delivery, run_after=run_after, last_error=error)
-
-
-def settle_parked(connection: Connection, delivery: Delivery, *, error: str, now: datetime) -> None:
-    """Not delivered, and only a person can help: the job is parked with the reason."""
-    if _settle(connection, delivery, state=PARKED, last_error=error):
-        add_event(
-            connection,
-            at=now,
-            action="delivery_parked",
-            job_id=delivery.job_id,
-            detail=f"{delivery.destination}: {error}",
-        )
-        _settle_job(connection, delivery.job_id, now=now)
-
-
-def _settle_job(connection: Connection, job_id: int, *, now: datetime) -> None:
-    """Move the job on if its last delivery has been settled."""
-    job = connection.execute(
-        select(jobs.c.id, jobs.c.state).where(jobs.c.id == job_id).with_for_update()
-    ).one()
-    rows = connection.execute(
-        select(deliveries.c.state, deliveries.c.destination, deliveries.c.last_error).where(
-            deliveries.c.job_id == job_id
-        )
-    ).all()
-    states = {row.state for row in rows}
-    if PENDING in states:
-        return
-    state = JobState(job.state)
-    values: dict[str, Any]
-    if PARKED in states:
-        first = next(row for row in rows if row.state == PARKED)
-        values = {"state": next_state(state, JobEvent.GIVE_UP).value}
-        if state is not JobState.REFUSED:
-            values["reason"] = f"delivery to {first.destination}: {first.last_error}"
-    else:
-        values = {"state": next_state(state, JobEvent.CONFIRM).value, "delivered_at": now}
-    connection.execute(update(jobs).where(jobs.c.id == job_id).values(values))
-
-
 def resume_deliveries(connection: Connection, job_id: int, *, now: datetime) -> None:
     """Put a job's parked deliveries back into the outbox with a fresh age."""
     connection.execute(
         update(deliveries)
         .where(deliveries.c.job_id == job_id, deliveries.c.state == PARKED)
-        .values(state=PENDING, attempts=0, first_attempt_at=None, run_after=now)
+        .values(
+            state=PENDING,
+            attempts=0,
+            denials=0,
+            transaction_uid=None,
+            first_attempt_at=None,
+            run_after=now,
+        )
     )
+
+
+def undelivered_since(connection: Connection) -> dict[str, datetime]:
+    """For each destination, when the oldest object that it does not have yet was first sent to it.
+
+    What is parked waits for a person and does not count here.
+    """
+    query = (
+        select(deliveries.c.destination, func.min(deliveries.c.first_attempt_at))
+        .where(deliveries.c.state.in_(OPEN), deliveries.c.first_attempt_at.is_not(None))
+        .group_by(deliveries.c.destination)
+    )
+    return dict(connection.execute(query).tuples().all())
 
 
 def due_destinations(connection: Connection, *, now: datetime) -> list[str]:
     """Destinations for which something is due."""
     query = (
         select(deliveries.c.destination)
-        .where(deliveries.c.state == PENDING, deliveries.c.run_after <= now)
+        .where(
+            deliveries.c.state.in_(OPEN),
+            is_due(deliveries.c.run_after, deliveries.c.attempts, now),
+        )
         .distinct()
     )
     return list(connection.execute(query).scalars())

@@ -6,9 +6,42 @@ under their digest, predictions and results under the job's number and our own U
 
 from __future__ import annotations
 
+import errno
 import os
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from dicom_node.errors import Transient
+
+_DISK_ERRORS: Final = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV}
+)
+
+ROOMS: Final = ("instances", "predictions", "results", "quarantine")
+"""Every folder of the store that rows name files in."""
+
+
+class StoreUnavailable(Transient):
+    """The disk is full, read-only, failing or gone; the same write may succeed later."""
+
+
+@contextmanager
+def waiting_for_the_disk() -> Iterator[None]:
+    """Tell what the disk does to everybody from what is wrong with this file or this job.
+
+    Raises
+    ------
+    StoreUnavailable
+        An OSError that another file would have met as well; others go through.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        raise StoreUnavailable(f"store: {errno.errorcode[error.errno]}") from error
 
 
 def fsync_folder(folder: Path) -> None:
@@ -38,6 +71,14 @@ def write_durably(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
     part.replace(path)
     fsync_folder(path.parent)
+
+
+def stored(store_dir: Path, relative: str) -> Path | None:
+    """Return where a stored file lies; None if that is outside of the store's own folders."""
+    parts = PurePosixPath(relative).parts
+    path = store_dir.joinpath(*parts)
+    ours = bool(parts) and parts[0] in ROOMS and ".." not in parts
+    return path if ours and path.parent.resolve().is_relative_to(store_dir.resolve()) else None
 
 
 def instance_path(digest: str) -> str:

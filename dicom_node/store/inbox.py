@@ -25,6 +25,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final, Literal, get_args
 
+from dicom_node.failpoint import failpoint
 from dicom_node.store.files import fsync_folder, make_folder, write_durably
 
 Ending = Literal["released", "aborted"]
@@ -88,8 +89,11 @@ class AssociationFolder:
                     for content in parts:
                         file.write(content)
                     file.flush()
+                    failpoint("receive.before_fsync")
                     os.fsync(file.fileno())
+                failpoint("receive.after_fsync")
                 part.rename(final)
+                failpoint("receive.after_rename")
                 os.fsync(self._folder)
             except OSError:
                 with suppress(OSError):
@@ -110,6 +114,7 @@ class AssociationFolder:
                 return
             self._closed = True
             try:
+                failpoint("receive.before_ending")
                 write_durably(self.path / ending, b"")
             finally:
                 os.close(self._folder)
@@ -191,6 +196,19 @@ def scan(inbox_dir: Path) -> list[AssociationListing]:
             continue  # its last file has just been taken and the folder removed
         listings.append(AssociationListing(folder, files, ended))
     return listings
+
+
+def unowned_folders(inbox_dir: Path) -> list[Path]:
+    """Folders without an ending whose receiver is dead; the next one to start marks them."""
+    found = []
+    for listing in scan(inbox_dir):
+        if listing.ended is not None:
+            continue
+        owner = _take(listing.folder / _OWNER)
+        if owner is not None:
+            os.close(owner)
+            found.append(listing.folder)
+    return found
 
 
 def remove_if_done(folder: Path) -> bool:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 from dicom_node.domain.jobs import JobEvent, JobStage, JobState, next_state
 from dicom_node.errors import Transient
 from dicom_node.store.events import add_event
+from dicom_node.store.moments import is_due
 from dicom_node.store.tables import attempts, instances, job_inputs, jobs
 
 
@@ -74,7 +75,7 @@ def claim_job(
         .where(
             jobs.c.state == JobState.QUEUED.value,
             jobs.c.stage.in_([stage.value for stage in stages]),
-            jobs.c.run_after <= now,
+            is_due(jobs.c.run_after, jobs.c.attempts, now),
         )
         .order_by(jobs.c.priority, jobs.c.created_at, jobs.c.id)
         .limit(1)
@@ -204,6 +205,37 @@ def settle_retry(
         run_after=run_after,
         reason=error,
     )
+
+
+def release_job(connection: Connection, job: ClaimedJob, *, reason: str, now: datetime) -> None:
+    """Give the job back at once; what happened was not its doing and counts as no attempt."""
+    settle(
+        connection,
+        job,
+        JobEvent.RETRY_LATER,
+        now=now,
+        error=reason,
+        attempts=max(0, job.attempts - 1),
+        run_after=now,
+    )
+
+
+def release_claim(connection: Connection, token: str, *, now: datetime) -> None:
+    """Undo a claim whose transaction may or may not have been committed."""
+    row = connection.execute(
+        update(jobs)
+        .where(jobs.c.state == JobState.RUNNING.value, jobs.c.lease_token == token)
+        .values(
+            state=next_state(JobState.RUNNING, JobEvent.RETRY_LATER).value,
+            attempts=jobs.c.attempts - 1,
+            lease_token=None,
+            lease_until=None,
+            run_after=now,
+        )
+        .returning(jobs.c.id)
+    ).one_or_none()
+    if row is not None:
+        close_attempt(connection, row.id, outcome=JobEvent.RETRY_LATER, error="claim lost", now=now)
 
 
 def settle_failed(connection: Connection, job: ClaimedJob, *, error: str, now: datetime) -> None:

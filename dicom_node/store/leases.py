@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from uuid import uuid4
 
+from dicom_node.domain.clock import ClockWatch
 from dicom_node.domain.jobs import JobStage
 from dicom_node.errors import Transient
-from dicom_node.store.database import Database
-from dicom_node.store.jobs import ClaimedJob, LeaseLost, claim_job, extend_lease
+from dicom_node.store.database import Connection, Database, DatabaseUnavailable
+from dicom_node.store.jobs import (
+    ClaimedJob,
+    LeaseLost,
+    claim_job,
+    extend_lease,
+    release_claim,
+    release_job,
+)
+from dicom_node.store.recovery import return_expired
 
 BEATS_PER_LEASE = 3
+# A stage that found the database away looks again after this long at the latest (loop.py).
+LONGEST_SILENCE = timedelta(seconds=10)
+
+Write = Callable[[Connection], None]
+"""Writes into a transaction that is open."""
 
 
 @contextmanager
@@ -50,10 +65,15 @@ def heartbeat(extend: Callable[[], None], lease: timedelta) -> Iterator[None]:
 class LeasedQueue:
     """One worker's view of the jobs of one stage.
 
+    What fails because the database or the disk is away is not the job's doing: it is settled or
+    given back once they are there again, and counts as no attempt.
+
     Parameters
     ----------
     worker
         Name of this worker among all that share the queue.
+    clock, elapsed
+        Wall clock (aware) and a clock in seconds that is never set.
     """
 
     def __init__(
@@ -64,30 +84,100 @@ class LeasedQueue:
         worker: str,
         lease: timedelta,
         clock: Callable[[], datetime],
+        elapsed: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._stage = stage
         self._worker = worker
         self._lease = lease
         self._clock = clock
+        self._elapsed = elapsed
+        self._watch = ClockWatch()
+        self._watch.jump(clock(), elapsed())
+        self._trust_leases_from = elapsed()
+        self._owed: Write | None = None
+
+    def return_expired(self, *, max_attempts: int) -> None:
+        """Return the jobs of workers that died.
+
+        After an outage of the database or a clock that was set, living workers are first given
+        the time to extend their leases.
+        """
+        now = self._clock()
+        if self._watch.jump(now, self._elapsed()):
+            self._distrust_leases()
+        if self._elapsed() < self._trust_leases_from:
+            return
+        with self._transaction() as connection:
+            return_expired(connection, max_attempts=max_attempts, now=now)
 
     def claim(self) -> ClaimedJob | None:
-        """Take the most urgent job that is due, or None."""
-        with self._database.begin() as connection:
-            return claim_job(
-                connection,
-                stages=[self._stage],
-                worker=self._worker,
-                token=str(uuid4()),
-                lease=self._lease,
-                now=self._clock(),
-            )
+        """Take the most urgent job that is due, or None; first write what is still owed."""
+        self._pay()
+        token = str(uuid4())
+        try:
+            with self._transaction() as connection:
+                return claim_job(
+                    connection,
+                    stages=[self._stage],
+                    worker=self._worker,
+                    token=token,
+                    lease=self._lease,
+                    now=self._clock(),
+                )
+        except DatabaseUnavailable:
+            self._owed = lambda connection: release_claim(connection, token, now=self._clock())
+            raise
 
-    def hold(self, job: ClaimedJob) -> AbstractContextManager[None]:
-        """Keep the job's lease alive until the block ends."""
+    @contextmanager
+    def work(self, job: ClaimedJob) -> Iterator[None]:
+        """Keep the job's lease alive until the block ends; a `Transient` error gives it back."""
 
         def extend() -> None:
-            with self._database.begin() as connection:
+            with self._transaction() as connection:
                 extend_lease(connection, job, lease=self._lease, now=self._clock())
 
-        return heartbeat(extend, self._lease)
+        try:
+            with heartbeat(extend, self._lease):
+                yield
+        except Transient as error:
+            reason = str(error)
+            with suppress(Transient):  # what stopped the work is the one to tell of
+                self.settle(lambda c: release_job(c, job, reason=reason, now=self._clock()))
+            raise
+
+    def settle(self, write: Write) -> None:
+        """Write what became of a job; kept until the next claim where the database is away.
+
+        Raises
+        ------
+        DatabaseUnavailable
+            Not written yet.
+        LeaseLost
+            The job is no longer this worker's; nothing was written.
+        """
+        self._owed = write
+        self._pay()
+
+    def _pay(self) -> None:
+        if self._owed is None:
+            return
+        write, self._owed = self._owed, None
+        try:
+            with self._transaction() as connection:
+                write(connection)
+        except DatabaseUnavailable:
+            self._owed = write
+            raise
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        try:
+            with self._database.begin() as connection:
+                yield connection
+        except DatabaseUnavailable:
+            self._distrust_leases()
+            raise
+
+    def _distrust_leases(self) -> None:
+        self._trust_leases_from = self._elapsed() + (self._lease + LONGEST_SILENCE).total_seconds()

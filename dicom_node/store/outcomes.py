@@ -124,8 +124,12 @@ def settle_reported(
 
 
 def result_files(connection: Connection, job_id: int) -> dict[str, str]:
-    """Kind to stored path of a job's result objects."""
-    query = select(results.c.kind, results.c.path).where(results.c.job_id == job_id)
+    """Kind to stored path of a job's result objects; none once retention gave them up."""
+    query = (
+        select(results.c.kind, results.c.path)
+        .join(jobs, jobs.c.id == results.c.job_id)
+        .where(results.c.job_id == job_id, jobs.c.pruned_at.is_(None))
+    )
     return {row.kind: row.path for row in connection.execute(query)}
 
 

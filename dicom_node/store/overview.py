@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Row, Table, func, select
 
+from dicom_node.store.commitments import requests_by_state
+from dicom_node.store.deliveries import OPEN, undelivered_since
 from dicom_node.store.tables import (
     attempts,
     decisions,
@@ -36,11 +38,18 @@ class Counts:
     studies_receiving: int
     quarantined: int
     models_offered: int
+    pruned_bytes: int
     oldest_queued_at: datetime | None
+    undelivered_since: dict[str, datetime] = field(default_factory=dict)  # by destination
+    commitment_requests: dict[str, int] = field(default_factory=dict)  # of senders, by state
 
 
 def _iso(moment: datetime | None) -> str | None:
     return moment.isoformat(timespec="milliseconds") if moment else None
+
+
+def _seconds(start: datetime, end: datetime | None) -> float | None:
+    return round((end - start).total_seconds(), 3) if end else None
 
 
 def _by_job(connection: Connection, table: Table, ids: Sequence[int]) -> dict[int, list[Row[Any]]]:
@@ -136,7 +145,10 @@ def _job(
                 "state": item.state,
                 "attempts": item.attempts,
                 "last_error": item.last_error,
-                "next_attempt_at": _iso(item.run_after) if item.state == "pending" else None,
+                "next_attempt_at": _iso(item.run_after) if item.state in OPEN else None,
+                "sent_at": _iso(item.sent_at),
+                "confirmation_requests": item.asked,
+                "denials": item.denials,
                 "delivered_at": _iso(item.delivered_at),
             }
             for item in sent
@@ -145,6 +157,9 @@ def _job(
         "completed_at": _iso(row.completed_at),
         "scored_at": _iso(row.scored_at),
         "delivered_at": _iso(row.delivered_at),
+        "waived_at": _iso(row.waived_at),
+        "waived_because": row.waived_because,
+        "pruned_at": _iso(row.pruned_at),
     }
 
 
@@ -166,8 +181,10 @@ def job_detail(connection: Connection, job_id: int, *, store_dir: Path) -> dict[
                 "worker": item.worker,
                 "started_at": _iso(item.started_at),
                 "ended_at": _iso(item.ended_at),
+                "seconds": _seconds(item.started_at, item.ended_at),
                 "outcome": item.outcome,
                 "error": item.error,
+                "peak_memory_bytes": item.peak_memory_bytes,
             }
             for item in tried
         ],
@@ -282,6 +299,10 @@ def counts(connection: Connection) -> Counts:
             select(func.count()).where(studies.c.state == "receiving").scalar_subquery(),
             select(func.count()).select_from(quarantine).scalar_subquery(),
             select(func.count()).where(models.c.state == "offered").scalar_subquery(),
+            *(
+                select(func.coalesce(func.sum(table.c.pruned_bytes), 0)).scalar_subquery()
+                for table in (instances, jobs, quarantine)
+            ),
         )
     ).one()
     oldest = connection.execute(
@@ -300,5 +321,8 @@ def counts(connection: Connection) -> Counts:
         studies_receiving=number[1],
         quarantined=number[2],
         models_offered=number[3],
+        pruned_bytes=int(sum(number[4:])),
         oldest_queued_at=oldest,
+        undelivered_since=undelivered_since(connection),
+        commitment_requests=requests_by_state(connection),
     )

@@ -5,40 +5,46 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, func, select, update
 
-from dicom_node.domain.jobs import JobEvent, JobStage, JobState, next_state
-from dicom_node.store.deliveries import resume_deliveries
+from dicom_node.domain.jobs import InvalidTransition, JobEvent, JobStage, JobState, next_state
+from dicom_node.store.deliveries import expire_courier, resume_deliveries
 from dicom_node.store.events import add_event
+from dicom_node.store.evidence import evidence_of, note_evidence
 from dicom_node.store.jobs import close_attempt
-from dicom_node.store.tables import jobs, results, studies
+from dicom_node.store.moments import has_run_out
+from dicom_node.store.tables import instances, job_inputs, jobs, results, studies
 
 
 def return_expired(connection: Connection, *, max_attempts: int, now: datetime) -> list[int]:
     """Return jobs whose lease ran out to the queue; quarantine those that used up their attempts.
+
+    A lease that ends later than any can was taken before the clock was set back: it ran out, too.
 
     Returns
     -------
     list of int
         The ids of the jobs touched.
     """
+    ran_out = has_run_out(jobs.c.lease_until, now)
     expired = connection.execute(
         select(jobs.c.id, jobs.c.study_id, jobs.c.lease_token, jobs.c.attempts).where(
-            jobs.c.state == JobState.RUNNING.value, jobs.c.lease_until <= now
+            jobs.c.state == JobState.RUNNING.value, ran_out
         )
     ).all()
     touched = []
     for row in expired:
         poison = row.attempts >= max_attempts
         event = JobEvent.QUARANTINE if poison else JobEvent.LEASE_EXPIRED
-        reason = f"quarantined: its worker died or hung {row.attempts} times" if poison else None
+        how = evidence_of(connection, row.id)
+        reason = _quarantine_reason(row.attempts, how) if poison else None
         done = connection.execute(
             update(jobs)
             .where(
                 jobs.c.id == row.id,
                 jobs.c.state == JobState.RUNNING.value,
                 jobs.c.lease_token == row.lease_token,
-                jobs.c.lease_until <= now,
+                ran_out,
             )
             .values(
                 state=next_state(JobState.RUNNING, event).value,
@@ -49,7 +55,7 @@ def return_expired(connection: Connection, *, max_attempts: int, now: datetime) 
             )
         )
         if done.rowcount == 1:
-            close_attempt(connection, row.id, outcome=event, error="lease expired", now=now)
+            close_attempt(connection, row.id, outcome=event, error=how or "lease expired", now=now)
             add_event(
                 connection,
                 at=now,
@@ -62,13 +68,34 @@ def return_expired(connection: Connection, *, max_attempts: int, now: datetime) 
     return touched
 
 
-def expire_worker(connection: Connection, *, worker: str, now: datetime) -> None:
-    """End the leases of a worker that is known to be dead, so that nobody waits for them."""
+def _quarantine_reason(count: int, how: str | None) -> str:
+    told = f"; the last time {how}" if how else ""
+    return f"quarantined: its worker died or hung {count} times{told}"
+
+
+def expire_worker(
+    connection: Connection,
+    *,
+    worker: str,
+    now: datetime,
+    how: str | None = None,
+    peak_memory_bytes: int | None = None,
+) -> None:
+    """End the leases of a worker that is known to be dead, so that nobody waits for them.
+
+    Parameters
+    ----------
+    how, peak_memory_bytes
+        How it ended and the most memory that it had, as evidence for the attempts that it leaves.
+    """
+    held = select(jobs.c.id).where(jobs.c.state == JobState.RUNNING.value, jobs.c.worker == worker)
+    note_evidence(connection, held, how=how, peak_memory_bytes=peak_memory_bytes)
     connection.execute(
         update(jobs)
         .where(jobs.c.state == JobState.RUNNING.value, jobs.c.worker == worker)
         .values(lease_until=now)
     )
+    expire_courier(connection, worker=worker, now=now)
 
 
 def retry_job(connection: Connection, job_id: int, *, now: datetime) -> JobState | None:
@@ -85,10 +112,11 @@ def retry_job(connection: Connection, job_id: int, *, now: datetime) -> JobState
     Raises
     ------
     InvalidTransition
-        The job is queued, running, scored or delivered: there is nothing to retry.
+        The job is queued, running, scored or delivered: there is nothing to retry; or retention
+        gave up what it needs.
     """
     row = connection.execute(
-        select(jobs.c.state, jobs.c.stage, jobs.c.study_id, jobs.c.model)
+        select(jobs.c.state, jobs.c.stage, jobs.c.study_id, jobs.c.model, jobs.c.pruned_at)
         .where(jobs.c.id == job_id)
         .with_for_update()
     ).one_or_none()
@@ -102,7 +130,16 @@ def retry_job(connection: Connection, job_id: int, *, now: datetime) -> JobState
     ).first()
     event = JobEvent.RESUME_DELIVERY if has_results else JobEvent.RESUME_SCORING
     state = next_state(JobState(row.state), event)
-    values: dict[str, Any] = {"state": state.value, "attempts": 0, "run_after": now}
+    _check_bytes(connection, job_id, results_pruned=bool(has_results and row.pruned_at))
+    values: dict[str, Any] = {
+        "state": state.value,
+        "attempts": 0,
+        "run_after": now,
+        "waived_at": None,
+        "waived_because": None,
+        "pruned_at": None,
+        "pruned_bytes": None,
+    }
     if has_results:
         resume_deliveries(connection, job_id, now=now)
         if state is not JobState.REFUSED:
@@ -114,6 +151,19 @@ def retry_job(connection: Connection, job_id: int, *, now: datetime) -> JobState
     connection.execute(update(jobs).where(jobs.c.id == job_id).values(values))
     add_event(connection, at=now, action="job_retried", study_id=row.study_id, job_id=job_id)
     return state
+
+
+def _check_bytes(connection: Connection, job_id: int, *, results_pruned: bool) -> None:
+    """Raise InvalidTransition if retention gave up what a retry needs."""
+    if results_pruned:
+        raise InvalidTransition("its results were pruned; nothing is left to send")
+    query = (
+        select(func.count())
+        .select_from(job_inputs.join(instances, instances.c.id == job_inputs.c.instance_id))
+        .where(job_inputs.c.job_id == job_id, instances.c.pruned_at.is_not(None))
+    )
+    if missing := connection.execute(query).scalar_one():
+        raise InvalidTransition(f"{missing} of its images were pruned; send the study again first")
 
 
 def _route_again(connection: Connection, study_id: int, job_id: int, *, now: datetime) -> None:

@@ -30,6 +30,7 @@ class StoredInstance:
     role: Role
     header: Mapping[str, Any]
     received_at: datetime
+    pruned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,7 @@ def _stored(row: Any) -> StoredInstance:
         role=Role(row.role),
         header=row.header,
         received_at=row.received_at,
+        pruned=row.pruned_at is not None,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from dicom_node.domain.study import InstanceRecord, Role
 from dicom_node.errors import short_uid
 from dicom_node.store.events import add_event
+from dicom_node.store.identity import park_if_disputed
 from dicom_node.store.tables import associations, instances, quarantine, studies
 
 
@@ -24,6 +25,12 @@ class OpenStudy:
     first_received_at: datetime
     last_received_at: datetime
     association_ends: tuple[datetime | None, ...]
+
+    @property
+    def latest(self) -> datetime:
+        """The newest of its times; in the future only if the clock was set back."""
+        ends = [end for end in self.association_ends if end is not None]
+        return max([self.last_received_at, *ends])
 
 
 def insert_ignore(connection: Connection, table: Any) -> Any:
@@ -39,17 +46,19 @@ def record_instance(connection: Connection, record: InstanceRecord) -> str:
     -------
     str
         "stored", "duplicate" (same bytes: nothing changes), "conflict" (same UID, other bytes:
-        kept, flagged, never scored) or "result" (somebody's result: kept, opens no revision).
+        kept, flagged, never scored), "result" (somebody's result: kept, opens no revision) or
+        "restored" (a duplicate whose bytes retention gave up: the caller puts them back).
     """
-    _lock_study(connection, record.study_instance_uid)
+    lock_study(connection, record.study_instance_uid)
     twins = connection.execute(
-        select(instances.c.id, instances.c.digest)
+        select(instances.c.id, instances.c.digest, instances.c.pruned_at)
         .where(instances.c.sop_instance_uid == record.sop_instance_uid)
         .order_by(instances.c.id)
     ).all()
-    if any(twin.digest == record.digest for twin in twins):
+    same = next((twin for twin in twins if twin.digest == record.digest), None)
+    if same is not None:
         _note_association(connection, record)
-        return "duplicate"
+        return "duplicate" if same.pruned_at is None else _restore(connection, same.id, record)
     counts = record.role is Role.IMAGE and not twins
     study_id, revision = _study_for(connection, record, counts=counts)
     connection.execute(
@@ -70,9 +79,12 @@ def record_instance(connection: Connection, record: InstanceRecord) -> str:
             association=record.association,
             received_at=record.received_at,
             conflicts_with=twins[0].id if twins else None,
+            name_digests=record.name_digests,
         )
     )
     _note_association(connection, record)
+    if record.role is Role.IMAGE:
+        park_if_disputed(connection, study_id, now=record.received_at)
     if twins:
         add_event(
             connection,
@@ -86,7 +98,17 @@ def record_instance(connection: Connection, record: InstanceRecord) -> str:
     return "stored" if record.role is Role.IMAGE else "result"
 
 
-def _lock_study(connection: Connection, study_instance_uid: str) -> None:
+def _restore(connection: Connection, instance_id: int, record: InstanceRecord) -> str:
+    connection.execute(
+        update(instances)
+        .where(instances.c.id == instance_id)
+        .values(pruned_at=None, pruned_bytes=None, received_at=record.received_at)
+    )
+    return "restored"
+
+
+def lock_study(connection: Connection, study_instance_uid: str) -> None:
+    """Keep every other transaction that locks this study out until this one ends."""
     # SQLite's writers are already one at a time; PostgreSQL's take turns per study.
     if connection.dialect.name == "postgresql":
         key = func.hashtextextended(study_instance_uid, 0)
@@ -203,6 +225,40 @@ def open_studies(connection: Connection) -> list[OpenStudy]:
         )
         for row in rows
     ]
+
+
+def shift_open_studies(connection: Connection, *, by: timedelta, now: datetime) -> None:
+    """Restate the times of studies that still receive after the clock was set.
+
+    Parameters
+    ----------
+    by
+        How far the clock was set; zero where that was not seen. No time ends up after `now`.
+    """
+
+    def shifted(moment: datetime) -> datetime:
+        return min(moment + by, now)
+
+    for row in connection.execute(select(studies).where(studies.c.state == "receiving")).all():
+        connection.execute(
+            update(studies)
+            .where(studies.c.id == row.id)
+            .values(
+                first_received_at=shifted(row.first_received_at),
+                last_received_at=shifted(row.last_received_at),
+            )
+        )
+        ended = associations.c.ended_at.is_not(None)
+        query = select(associations).where(associations.c.study_id == row.id, ended)
+        for link in connection.execute(query).all():
+            connection.execute(
+                update(associations)
+                .where(
+                    associations.c.study_id == row.id,
+                    associations.c.association == link.association,
+                )
+                .values(ended_at=shifted(link.ended_at))
+            )
 
 
 def complete_study(

@@ -92,7 +92,8 @@ associations = Table(
 )
 
 # Instances as sent. Same UID and same bytes: one row. Same UID, other bytes: a row of its own with
-# `conflicts_with` set, kept but never scored.
+# `conflicts_with` set, kept but never scored. `pruned_at`, here and below: retention gave the bytes
+# up, the row stays; `pruned_bytes` is how many, and absent until the files are gone.
 instances = Table(
     "instances",
     metadata,
@@ -113,6 +114,9 @@ instances = Table(
     Column("association", String(80), nullable=False),
     Column("received_at", UtcDateTime, nullable=False),
     Column("conflicts_with", ForeignKey("instances.id")),
+    Column("name_digests", Text),
+    Column("pruned_at", UtcDateTime),
+    Column("pruned_bytes", BigInteger),
     UniqueConstraint("sop_instance_uid", "digest"),
     CheckConstraint(_one_of("role", ["image", "result"]), name="role"),
     Index(None, "study_id"),
@@ -128,6 +132,8 @@ quarantine = Table(
     Column("association", String(80), nullable=False),
     Column("calling_ae_title", String(16), nullable=False),
     Column("received_at", UtcDateTime, nullable=False),
+    Column("pruned_at", UtcDateTime),
+    Column("pruned_bytes", BigInteger),
 )
 
 # What the rules said to each image or series of a revision; every "no" has its reason.
@@ -193,6 +199,10 @@ jobs = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("scored_at", UtcDateTime),
     Column("delivered_at", UtcDateTime),
+    Column("waived_at", UtcDateTime),
+    Column("waived_because", Text),
+    Column("pruned_at", UtcDateTime),
+    Column("pruned_bytes", BigInteger),
     UniqueConstraint("study_instance_uid", "input_digest", "model", "model_version"),
     CheckConstraint(_one_of("state", JobState), name="state"),
     CheckConstraint(_one_of("stage", JobStage), name="stage"),
@@ -219,6 +229,7 @@ attempts = Table(
     Column("ended_at", UtcDateTime),
     Column("outcome", String(16)),
     Column("error", Text),
+    Column("peak_memory_bytes", BigInteger),
     Index(None, "job_id"),
 )
 
@@ -273,10 +284,45 @@ deliveries = Table(
     Column("lease_until", UtcDateTime),
     Column("last_error", Text),
     Column("delivered_at", UtcDateTime),
+    # `sent`: stored there by its C-STORE status, and not confirmed yet.
+    Column("sent_at", UtcDateTime),
+    Column("transaction_uid", UID),  # of the open storage commitment request
+    Column("asked", Integer, nullable=False, default=0, server_default="0"),
+    Column("denials", Integer, nullable=False, default=0, server_default="0"),
     UniqueConstraint("result_id", "destination"),
-    CheckConstraint(_one_of("state", ["pending", "delivered", "parked"]), name="state"),
+    CheckConstraint(_one_of("state", ["pending", "sent", "delivered", "parked"]), name="state"),
     Index(None, "state", "destination", "run_after"),
     Index(None, "job_id"),
+)
+
+# Storage commitment that we asked a destination for; its answer names the transaction.
+commitments = Table(
+    "commitments",
+    metadata,
+    Column("transaction_uid", UID, primary_key=True),
+    Column("destination", String(64), nullable=False),
+    Column("requested_at", UtcDateTime, nullable=False),
+    Column("answered_at", UtcDateTime),
+)
+
+# Storage commitment that a sender asked us for, with what it was or shall be told.
+commitment_requests = Table(
+    "commitment_requests",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(80), nullable=False, unique=True),
+    Column("calling_ae_title", String(16), nullable=False),
+    Column("transaction_uid", UID, nullable=False),
+    Column("committed", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("run_after", UtcDateTime, nullable=False),
+    Column("last_error", Text),
+    Column("received_at", UtcDateTime, nullable=False),
+    Column("answered_at", UtcDateTime),
+    CheckConstraint(_one_of("state", ["pending", "answered", "parked"]), name="state"),
+    Index(None, "state", "run_after"),
 )
 
 # What happened, in order; appended in the transaction of the change it tells of.

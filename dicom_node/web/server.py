@@ -12,8 +12,10 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from dicom_node import __version__
 from dicom_node.config import NodeConfig
+from dicom_node.observe.audit import NOT_AUDITED, Audit
 from dicom_node.store.database import Database
 from dicom_node.web.api import make_api
+from dicom_node.web.audited import AuditedRequests
 from dicom_node.web.failures import add_failures
 from dicom_node.web.pages import make_pages, make_templates
 
@@ -32,7 +34,7 @@ _HEADERS = {
 }
 
 
-def create_app(config: NodeConfig, database: Database) -> FastAPI:
+def create_app(config: NodeConfig, database: Database, audit: Audit = NOT_AUDITED) -> FastAPI:
     """Build the application; it reads and changes nothing but the database and stored files."""
     app = FastAPI(title="dicom_node", version=__version__, docs_url=None, redoc_url=None)
     if config.web.host in _LOOPBACK:
@@ -42,12 +44,14 @@ def create_app(config: NodeConfig, database: Database) -> FastAPI:
     app.include_router(make_api(config, database))
     app.include_router(make_pages(config, database, templates))
     add_failures(app, templates)
+    audited = AuditedRequests(config, database, audit)
 
     @app.middleware("http")
     async def secure(
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
         response = await call_next(request)
+        await audited.record(request, response)
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
         return response
@@ -60,6 +64,7 @@ def serve_web(
     database: Database,
     stop: threading.Event,
     *,
+    audit: Audit = NOT_AUDITED,
     on_bound: Callable[[int], None],
 ) -> None:
     """Serve until `stop` is set.
@@ -78,7 +83,7 @@ def serve_web(
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, config.web.port or 0), family=family)
     settings = uvicorn.Config(
-        create_app(config, database),
+        create_app(config, database, audit),
         log_config=None,
         access_log=False,
         server_header=False,

@@ -14,7 +14,16 @@ from sqlalchemy import text
 
 from dicom_node.domain.jobs import InvalidTransition, JobStage, JobState
 from dicom_node.domain.study import Role
-from dicom_node.store import deliveries, jobs, outcomes, overview, recovery, routing, studies
+from dicom_node.store import (
+    deliveries,
+    jobs,
+    outcomes,
+    overview,
+    recovery,
+    routing,
+    settlements,
+    studies,
+)
 from dicom_node.store.database import Database
 from dicom_node.store.models import offered_version, record_model
 from dicom_node.store.tables import metadata
@@ -266,7 +275,7 @@ def test_a_job_is_delivered_once_every_destination_has_every_object(database: Da
                 connection, destination=destination, token="e", lease=LEASE, limit=9, now=NOW
             )
             assert again == []
-            deliveries.settle_delivered(connection, delivery, remark=None, now=NOW)
+            settlements.settle_delivered(connection, delivery, remark=None, now=NOW)
         assert job(database, job_id)["state"] == state
 
 
@@ -276,11 +285,11 @@ def test_a_parked_delivery_parks_the_job_until_a_person_retries_it(database: Dat
         (sent,) = deliveries.claim_deliveries(
             connection, destination="PACS", token="d", lease=LEASE, limit=9, now=NOW
         )
-        deliveries.settle_delivered(connection, sent, remark=None, now=NOW)
+        settlements.settle_delivered(connection, sent, remark=None, now=NOW)
         (refused,) = deliveries.claim_deliveries(
             connection, destination="ARCHIVE", token="d", lease=LEASE, limit=9, now=NOW
         )
-        deliveries.settle_parked(connection, refused, error="no such SOP class", now=NOW)
+        settlements.settle_parked(connection, refused, error="no such SOP class", now=NOW)
     assert job(database, job_id)["state"] == "parked"
     assert job(database, job_id)["reason"] == "delivery to ARCHIVE: no such SOP class"
     with database.begin() as connection:

@@ -15,15 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from dicom_node.config import load_config
 from dicom_node.node import child_environment
+from dicom_node.paths import SHIPPED_CONFIG
 from dicom_node.store.database import open_database
 from dicom_node.store.overview import job_rows
 
 START_SECONDS = 90.0
 # Two shared cores, several processes and a model to load: generous, and only a bound.
 RESULT_SECONDS = 150.0
+TESTED_MODELS = frozenset({"cxr_pneumonia", "ct_covid"})
 ENDED = frozenset({"scored", "delivered", "refused", "parked", "failed"})
 
 
@@ -55,6 +58,29 @@ def tool(name: str) -> str:
     return found
 
 
+def marking_routes(path: Path, *, refuse_rows: int | None = None) -> Path:
+    """Write rules that score test pictures, however unlike real films a model may find them.
+
+    These are the shipped rules of `TESTED_MODELS` with `out_of_scope: mark`; radiographs of
+    `refuse_rows` or more rows keep the shipped `refuse`.
+    """
+    rules = yaml.safe_load((SHIPPED_CONFIG / "routes.yaml").read_text(encoding="utf-8"))
+    routes = []
+    for shipped in rules["routes"]:
+        if shipped["model"] not in TESTED_MODELS:
+            continue
+        marking = shipped | {"out_of_scope": "mark"}
+        if refuse_rows is not None and shipped["input"] == "images":
+            large = {"field": "Rows", "at_least": refuse_rows}
+            routes.append(shipped | {"name": "large", "when": [*shipped["when"], large]})
+            small = {"field": "Rows", "at_most": refuse_rows - 1}
+            marking["when"] = [*shipped["when"], small]
+        routes.append(marking)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump({"routes": routes}), encoding="utf-8")
+    return path
+
+
 class Node:
     """`dicom-node serve` with a home of its own."""
 
@@ -63,6 +89,7 @@ class Node:
         self.port = free_port()
         self.settings = {
             "home": str(home),
+            "routes_file": str(marking_routes(home / "routes.yaml")),
             "dicom": {"port": self.port},
             "web": {"port": 0},
             "completion": {"after_release": 0.5, "quiet": 8},

@@ -54,7 +54,7 @@ def radiograph(folder: Path, seed: str, **values: Any) -> Path:
 
 
 def small_radiograph(seed: str) -> Dataset:
-    """The data set behind `radiograph`: in scope for the shipped CXR model."""
+    """The data set behind `radiograph`: by its header in scope for the shipped CXR model."""
     made = dcmread(rg1())
     pixels = np.ascontiguousarray(made.pixel_array[::4, ::4])
     made.Rows, made.Columns = pixels.shape

@@ -7,12 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 from pydicom import Dataset, dcmread
 
-from dicom_node.paths import SHIPPED_CONFIG
 from dicom_node.report.validate import validate_result
-from tests.e2e.harness import Node, StoreScp, storescu, wait_for
+from tests.e2e.harness import Node, StoreScp, marking_routes, storescu, wait_for
 from tests.e2e.studies import radiograph, real_ct, rg1
 
 pytestmark = [pytest.mark.dcmtk, pytest.mark.slow]
@@ -27,10 +25,15 @@ def by_study(files: list[Path]) -> dict[str, list[Dataset]]:
     return found
 
 
+def rows_of(path: Path) -> int:
+    return int(dcmread(path, stop_before_pixels=True).Rows)
+
+
 def test_a_radiograph_and_a_ct_come_back_as_one_sr_and_one_sc_each_and_only_once(
     make_node: Callable[..., Node], archive: StoreScp, database_url: str, tmp_path: Path
 ) -> None:
-    node = make_node(send_to=[archive.peer], database_url=database_url)
+    routes = marking_routes(tmp_path / "routes.yaml", refuse_rows=rows_of(rg1()))
+    node = make_node(send_to=[archive.peer], database_url=database_url, routes_file=str(routes))
     ct = real_ct(tmp_path / "ct", "main")
     child = radiograph(tmp_path, "child")
     sources = {str(dcmread(path).StudyInstanceUID): dcmread(path) for path in (rg1(), ct[0], child)}
@@ -72,12 +75,7 @@ FINAL = frozenset({"delivered", "refused", "parked", "failed"})
 def test_a_route_may_mark_instead_of_refuse(
     make_node: Callable[..., Node], archive: StoreScp, tmp_path: Path
 ) -> None:
-    routes = yaml.safe_load((SHIPPED_CONFIG / "routes.yaml").read_text(encoding="utf-8"))
-    for route in routes["routes"]:
-        route["out_of_scope"] = "mark"
-    file = tmp_path / "routes.yaml"
-    file.write_text(yaml.safe_dump(routes), encoding="utf-8")
-    node = make_node(send_to=[archive.peer], routes_file=str(file))
+    node = make_node(send_to=[archive.peer])  # the tests' own rules mark
     storescu(node.port, [rg1()])
     (job,) = node.wait_for_jobs(1, FINAL)
     assert job["state"] == "delivered"

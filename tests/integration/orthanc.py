@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -33,6 +34,19 @@ def orthanc_program() -> str:
     return found
 
 
+def _with_tls(folder: Path, tls: Mapping[str, Any]) -> Path:
+    """The shipped configuration with TLS, in a folder of its own."""
+    changed = ORTHANC_JSON.read_text(encoding="utf-8").replace(
+        '"Host": "${NODE_HOST:-receiver}",',
+        '"Host": "${NODE_HOST:-receiver}", "UseDicomTls": true,',
+    )
+    keys = json.dumps({"DicomTlsEnabled": True, **tls}, default=str)[1:-1]
+    file = folder / ORTHANC_JSON.name
+    file.write_text(changed.replace("\n{", "\n{" + keys + ",", 1), encoding="utf-8")
+    shutil.copy(ORTHANC_JSON.with_name("forward.lua"), folder)
+    return file
+
+
 class Orthanc:
     """An Orthanc that forwards to `127.0.0.1:node_port` by the shipped rule.
 
@@ -42,6 +56,8 @@ class Orthanc:
         Gets its storage and its log.
     stable_age, retry_seconds
         Pause until a study is forwarded, and until a failed transfer is repeated.
+    tls
+        Settings of its DICOM TLS, which it then speaks on its port and to the node; None: no TLS.
     """
 
     ae_title = "ORTHANC"
@@ -54,8 +70,10 @@ class Orthanc:
         node_ae_title: str = NODE_AE_TITLE,
         stable_age: int = 1,
         retry_seconds: int = 1,
+        tls: Mapping[str, Any] | None = None,
     ) -> None:
         folder.mkdir()
+        self._configuration = ORTHANC_JSON if tls is None else _with_tls(folder, tls)
         self.log = folder / "log"
         self.dicom_port, self.http_port = free_port(), free_port()
         self._environment: Mapping[str, str] = dict(os.environ) | {
@@ -82,7 +100,7 @@ class Orthanc:
         """Start it, and wait until it answers."""
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                [orthanc_program(), str(ORTHANC_JSON)],
+                [orthanc_program(), str(self._configuration)],
                 env=dict(self._environment),
                 cwd=self.log.parent,
                 stdout=output,
@@ -114,6 +132,15 @@ class Orthanc:
         answer = self._client.get(path)
         answer.raise_for_status()
         return answer.json()
+
+    def post(self, path: str, **body: Any) -> Any:
+        """POST, as parsed JSON."""
+        return self._post(path, **body)
+
+    def delete_everything(self) -> None:
+        """Delete every patient, behind the senders' backs."""
+        for identifier in self.get("/patients"):
+            self._client.delete(f"/patients/{identifier}").raise_for_status()
 
     def modalities(self, study_instance_uid: str) -> Counter[str]:
         """How many instances of each Modality the study holds."""

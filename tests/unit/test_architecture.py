@@ -19,25 +19,45 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "dicom_node"
 
 # Small modules at the top that every stage may use: settings, paths, loop, process edge.
-GROUND = frozenset({"errors", "paths", "config", "loop", "process", "observe", "__version__"})
+GROUND = frozenset(
+    {"errors", "failpoint", "paths", "config", "config_network", "loop", "process", "observe"}
+) | {"__version__", "charset"}
 BELOW_A_STAGE = GROUND | {"domain", "store"}
 STAGES = frozenset({"receive", "assemble", "route", "score", "report", "deliver"})
-EVERYTHING = BELOW_A_STAGE | STAGES | {"dimse", "node", "demo", "web", "cli"}
+NETWORK = frozenset({"dimse", "storage_commitment", "tls", "tls_failures"})
+EVERYTHING = BELOW_A_STAGE | STAGES | NETWORK | {"node", "demo", "web", "cli"}
 
 # Room or top module: the rooms that it may import.
 ALLOWED: dict[str, frozenset[str]] = {
     "__init__": frozenset(),
     "errors": frozenset(),
+    "failpoint": frozenset({"errors"}),
+    "charset": frozenset({"errors"}),
     "paths": frozenset(),
     "process": frozenset({"errors"}),
     "loop": frozenset({"errors"}),
     "domain": frozenset({"errors"}),
-    "config": frozenset({"errors", "paths"}),
+    "config": frozenset({"errors", "config_network", "domain", "paths"}),
+    "config_network": frozenset({"domain"}),
     "dimse": frozenset({"errors"}),
-    "store": frozenset({"errors", "domain"}),
-    "observe": frozenset({"errors", "config", "domain", "store", "__version__"}),
+    "storage_commitment": frozenset({"errors", "domain"}),
+    "tls": frozenset({"errors", "config_network"}),
+    "tls_failures": frozenset(),
+    "store": frozenset({"errors", "domain", "failpoint"}),
+    "observe": frozenset(
+        {
+            "errors",
+            "config",
+            "config_network",
+            "domain",
+            "store",
+            "tls",
+            "tls_failures",
+            "__version__",
+        }
+    ),
     **dict.fromkeys(STAGES - {"receive", "deliver"}, BELOW_A_STAGE),
-    **dict.fromkeys(("receive", "deliver"), BELOW_A_STAGE | {"dimse"}),
+    **dict.fromkeys(("receive", "deliver"), BELOW_A_STAGE | NETWORK),
     "web": BELOW_A_STAGE,
     "node": BELOW_A_STAGE,
     "demo": EVERYTHING - {"cli", "web"},

@@ -63,6 +63,15 @@ def test_flags_beat_the_environment_and_that_beats_the_file(
         ("send_to: [nowhere]", "nowhere"),
         ("send_to: [A@host]", "AET@HOST:PORT"),
         ("ae_title: [", "not valid YAML"),
+        ("dicom: {port: null}", "nobody could connect"),
+        ("dicom: {require_user_identity: true}", "needs users_file"),
+        ("dicom: {tls: {certificate_file: a, private_key_file: b}}", "ca_file must name the CA"),
+        ("dicom: {peers: [{calling_ae_title: A, certificate_name: x}]}", "certificate_name needs"),
+        ("dicom: {peers: [{calling_ae_title: A, addresses: [10.0.0.1/24]}]}", "host bits"),
+        (
+            "destinations: {a: {ae_title: A, host: h, port: 1, tls: {private_key_file: k}}}",
+            "go together",
+        ),
     ],
 )
 def test_a_mistake_is_named(tmp_path: Path, text: str, named: str) -> None:
@@ -95,3 +104,11 @@ def test_the_flags_of_serve_reach_its_stages_unchanged(monkeypatch: pytest.Monke
 def test_the_database_password_is_not_shown() -> None:
     config = load_config(None, {"database_url": "postgresql://u:secret@h/d"})
     assert "secret" not in repr(config)
+
+
+def test_a_node_that_prunes_vouches_for_nothing() -> None:
+    vouching = {"dicom": {"storage_commitment": True}}
+    assert load_config(None, vouching).dicom.storage_commitment
+    for key in ("delivered", "refused", "waived"):
+        with pytest.raises(ConfigError, match="switch one of them off"):
+            load_config(None, vouching | {"retention": {key: 86400}})

@@ -240,11 +240,11 @@ def test_a_sender_that_stalls_within_a_pdu_is_ended(start_receiver, wait_for_end
         )
 
 
-def test_nothing_of_the_patient_is_logged(start_receiver, capfd, caplog) -> None:
+def test_nothing_of_the_patient_is_logged(start_receiver, logged, capfd, caplog) -> None:
     caplog.set_level("DEBUG")
     _, node = start_receiver()
     assert send(node, CT) == [SendOutcome(0)]
-    output = "".join(capfd.readouterr()) + caplog.text
+    output = logged.new() + "".join(capfd.readouterr()) + caplog.text
     dataset = dcmread(CT)
     assert "association accepted" in output
     for secret in (str(dataset.PatientName), dataset.PatientID, dataset.StudyInstanceUID):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,6 +23,7 @@ COUNTS = Counts(
     studies_receiving=1,
     quarantined=1,
     models_offered=2,
+    pruned_bytes=1000,
     oldest_queued_at=NOW - timedelta(seconds=90),
 )
 
@@ -45,7 +47,7 @@ def test_every_state_is_told_so_that_an_alarm_finds_its_zero(tmp_path: Path) -> 
 
 
 def test_the_oldest_job_has_an_age_and_an_empty_queue_has_none(tmp_path: Path) -> None:
-    empty = Counts({}, {}, 0, 0, 0, 0, None)
+    empty = Counts({}, {}, 0, 0, 0, 0, 0, None)
     assert scrape(tmp_path, COUNTS)["dicom_node_oldest_queued_job_seconds"][()] == 90
     assert scrape(tmp_path, empty)["dicom_node_oldest_queued_job_seconds"][()] == 0
 
@@ -78,3 +80,14 @@ def test_folders_that_vanish_while_counting_do_no_harm(tmp_path: Path) -> None:
     finally:
         done.set()
         assembler.join()
+
+
+def test_a_destination_that_does_not_confirm_grows_old(tmp_path: Path) -> None:
+    counts = replace(
+        COUNTS,
+        undelivered_since={"PACS": NOW - timedelta(hours=2)},
+        commitment_requests={"pending": 1, "answered": 4},
+    )
+    told = scrape(tmp_path, counts)
+    assert told["dicom_node_oldest_undelivered_seconds"] == {("PACS",): 7200}
+    assert told["dicom_node_commitment_requests"] == {("pending",): 1, ("answered",): 4}

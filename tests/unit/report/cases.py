@@ -119,6 +119,23 @@ def chest_case(source: Path | None = None) -> Case:
     )
 
 
+def many_case(count: int = 18, present: int = 4) -> Case:
+    """As many findings as a multi-label network has, the last ones present, none of them main."""
+    case = chest_case()
+    main = replace(case.prediction.findings[0], probability=0.1)
+    others = tuple(
+        replace(
+            main,
+            code=Code(f"7{number:04}", "99TEST", f"Finding number {number} of {count}"),
+            probability=0.9 if number > count - present else 0.2,
+            threshold=0.5,
+            box=None if number % 2 else main.box,
+        )
+        for number in range(2, count + 1)
+    )
+    return replace(case, prediction=replace(case.prediction, findings=(main, *others)))
+
+
 def refused_case(source: Path | None = None) -> Case:
     """A radiograph that was not analysed."""
     case = chest_case(source)

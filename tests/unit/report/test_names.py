@@ -11,8 +11,8 @@ from pydicom.data import get_charset_files
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
+from dicom_node.charset import decode_text, defined_terms
 from dicom_node.errors import BadInput
-from dicom_node.report.charset import decode_text, defined_terms
 from dicom_node.report.normalise import normalised
 from dicom_node.report.validate import validate_result
 from tests.unit.report.cases import chest_case, chest_header, chest_path

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,15 @@ from pydicom.uid import EnhancedCTImageStorage, ExplicitVRLittleEndian
 from dicom_node.domain.findings import KeyImage, Level
 from dicom_node.errors import BadInput
 from dicom_node.report.build import build_results
-from dicom_node.report.canvas import BACKGROUND, BANNER, BANNER_HEIGHT, FREE_END, HEIGHT, WIDTH
+from dicom_node.report.canvas import (
+    BACKGROUND,
+    BANNER,
+    BANNER_HEIGHT,
+    FREE_END,
+    HEIGHT,
+    WIDTH,
+    Canvas,
+)
 from dicom_node.report.panel import HEAT_OPACITY, blended
 from dicom_node.report.validate import validate_result
 from tests.unit.report.cases import (
@@ -32,6 +41,7 @@ from tests.unit.report.cases import (
     chest_header,
     chest_path,
     ct_case,
+    many_case,
     refused_case,
 )
 
@@ -296,6 +306,51 @@ def test_the_capture_has_banners_and_free_corners(chest_results: Results) -> Non
         assert (pixels[rows, :FREE_END] == BACKGROUND).all()
         assert (pixels[rows, WIDTH - FREE_END :] == BACKGROUND).all()
         assert (pixels[rows, FREE_END : WIDTH - FREE_END] == BANNER).all(axis=-1).mean() > 0.7
+
+
+def written(case: Case, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every text on the capture, from top to bottom."""
+    lines: list[tuple[float, str]] = []
+    draw = Canvas.text
+
+    def note(self: Canvas, at: tuple[float, float], text: str, *rest: Any, **more: Any) -> None:
+        lines.append((at[1], text))
+        draw(self, at, text, *rest, **more)
+
+    monkeypatch.setattr(Canvas, "text", note)
+    case.build("SC")
+    monkeypatch.undo()
+    return [text for _, text in sorted(lines, key=lambda line: line[0])]
+
+
+@pytest.mark.parametrize("marks", [(), (MARK,), (MARK, *["a long remark on the study"] * 20)])
+def test_eighteen_findings_give_valid_results_and_the_present_ones_are_seen(
+    marks: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = many_case()
+    case = replace(case, prediction=replace(case.prediction, marks=marks))
+
+    paths = case.store(tmp_path)
+
+    assert [validate_result(path) for path in paths.values()] == [[], []]
+    assert len(items(dcmread(paths["SR"]), "125007")) == 18
+    texts = written(case, monkeypatch)
+    (rest,) = (text for text in texts if "more in the report" in text)
+    meanings = [finding.code.meaning for finding in case.prediction.findings]
+    names = [text for text in texts if text in meanings]
+    present = [finding.code.meaning for finding in case.prediction.findings if finding.present]
+    assert names[: len(present)] == present[: len(names)]
+    unseen = len(set(present) - set(names))
+    assert rest == f"and {18 - len(names)} more in the report: {unseen} present"
+    assert texts.index(rest) < texts.index("Model")
+    # Nothing runs into the lines below.
+    expected, found = (picture_of(item) for item in (chest_case(), case))
+    np.testing.assert_array_equal(found[524:], expected[524:])
+
+
+def picture_of(case: Case) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """The card's column of the capture."""
+    return np.asarray(dcmread(BytesIO(case.build("SC")[0].content)).pixel_array[:, 660:1004])
 
 
 def test_the_png_shows_what_the_capture_shows() -> None:

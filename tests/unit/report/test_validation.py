@@ -177,8 +177,8 @@ MUTATIONS = {
         f"character set {value!r}": sets("SpecificCharacterSet", value)
         for value in ("", "ISO_IR 6", "ISO-IR 100", ["", "ISO 2022 IR 87"], "UNHEARD OF")
     },
-    "four name groups": sets("PatientName", "a=b=c=d"),
-    "a name of 80 letters": sets("PatientName", "N" * 80),
+    "four name groups": sets("ReferringPhysicianName", "a=b=c=d"),
+    "a name of 80 letters": sets("ReferringPhysicianName", "N" * 80),
     "an accession number of 20 letters": sets("AccessionNumber", "A" * 20),
     "an age that is none": sets("PatientAge", "64 years"),
     "a code in lower case": sets("PatientIdentityRemoved", "yes"),

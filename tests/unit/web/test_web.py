@@ -12,9 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dicom_node.config import NodeConfig, load_config
 from dicom_node.store.database import Database, open_database
-from dicom_node.store.deliveries import claim_deliveries, settle_parked
+from dicom_node.store.deliveries import claim_deliveries
 from dicom_node.store.files import write_durably
 from dicom_node.store.models import record_model
+from dicom_node.store.settlements import settle_parked
 from dicom_node.store.studies import quarantine_file
 from dicom_node.web.server import create_app
 from tests.builders import IMAGE, LEASE, NOW, record, route, scored_job

@@ -23,6 +23,8 @@ _ONE_WIDE_G1_SET = {"ISO 2022 IR 58": "gb18030", "ISO 2022 IR 149": "cp949"}
 _LATIN_9 = {"ISO_IR 203", "ISO 2022 IR 203"}
 _TERM = re.compile(r"ISO[ _-]*(2022[ _-]*)?IR[ _-]*(\d+)")
 _ESCAPE_SEQUENCE = re.compile(r"\x1b[\x20-\x2f]+[\x30-\x7e]")
+_ESCAPE_BYTES = re.compile(rb"(\x1b[\x20-\x2f]+[\x30-\x7e])")
+_TO_LATIN_9 = b"\x1b-b"
 _NAME_DELIMITERS = {0x5C, 0x5E, 0x3D}
 _TEXT_DELIMITERS = {0x5C, 0x09, 0x0A, 0x0C, 0x0D}
 
@@ -73,8 +75,46 @@ def decode_text(raw: bytes, terms: tuple[str, ...], *, person_name: bool = False
 
 
 def _decoded(raw: bytes, terms: tuple[str, ...], delimiters: set[int]) -> str:
-    if terms[0] in _LATIN_9:
-        return raw.decode("iso8859_15")
+    if _LATIN_9.intersection(terms):
+        return _with_latin_9(raw, terms, delimiters)
+    return _decoded_by_pydicom(raw, terms, delimiters)
+
+
+def _with_latin_9(raw: bytes, terms: tuple[str, ...], delimiters: set[int]) -> str:
+    """Decode what pydicom does not know; with code extensions it lies beside others in one text.
+
+    A delimiter brings the first set back (PS3.5 section 6.1.2.5.3), except inside of a set of two
+    bytes a letter in G0, where it is half of a letter.
+    """
+    others = tuple("ISO 2022 IR 6" if term in _LATIN_9 else term for term in terms)
+    initial = latin = terms[0] in _LATIN_9
+    pieces = [b"", *_ESCAPE_BYTES.split(raw)]
+    text = ""
+    for escape, segment in zip(pieces[::2], pieces[1::2], strict=True):
+        if escape == _TO_LATIN_9:
+            latin = True
+        elif escape[1:2] in (b"-", b")") or escape[1:3] == b"$)":
+            latin = False  # another set in G1
+        two_bytes = escape[1:3] in (b"$B", b"$@", b"$(")
+        end = len(segment)
+        if not two_bytes:
+            end = next((i for i, byte in enumerate(segment) if byte in delimiters), end)
+        head, tail = segment[:end], segment[end:]
+        if latin and not two_bytes:
+            text += head.decode("iso8859_15")
+        else:
+            text += _decoded_by_pydicom(escape + head, others, delimiters)
+        if tail:
+            latin = initial
+            text += (
+                tail.decode("iso8859_15")
+                if latin
+                else _decoded_by_pydicom(tail, others, delimiters)
+            )
+    return text
+
+
+def _decoded_by_pydicom(raw: bytes, terms: tuple[str, ...], delimiters: set[int]) -> str:
     if len(terms) == 2 and terms[0] in _UNDECLARED and terms[1] in _ONE_WIDE_G1_SET:
         # Only one set can lie in G1, so bytes from 80H on need no escape sequence to be understood.
         return raw.decode(_ONE_WIDE_G1_SET[terms[1]], errors="replace")

@@ -1,0 +1,122 @@
+"""Compares the database with the files, and mends what can be mended without losing anything.
+
+Safe beside a running node: files younger than `GRACE` and rows that others hold are left alone, and
+every repair looks again inside its own transaction. No bytes are deleted that might be the only
+copy: they move to `lost+found` beside the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from dicom_node.store.database import Database
+from dicom_node.store.files import fsync_folder, make_folder
+
+GRACE = timedelta(hours=1)
+"""Younger files may belong to work in progress; older leases have been noticed by somebody."""
+LOST_AND_FOUND = "lost+found"
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What is compared.
+
+    Attributes
+    ----------
+    now
+        Aware time.
+    max_attempts
+        As `scoring.max_attempts`.
+    deep
+        Whether images are read and their digests compared, too.
+    """
+
+    database: Database
+    store_dir: Path
+    inbox_dir: Path
+    now: datetime
+    max_attempts: int
+    deep: bool = False
+
+    @property
+    def lost_and_found(self) -> Path:
+        """Where files go that no row names; on the store's file system."""
+        return self.store_dir.parent / LOST_AND_FOUND
+
+    def is_old(self, path: Path) -> bool:
+        """Whether a file is beyond the grace of new ones; a file that is gone is not."""
+        try:
+            return path.lstat().st_mtime < (self.now - GRACE).timestamp()
+        except OSError:
+            return False
+
+    def put_aside(self, path: Path) -> str:
+        """Move a file of the store to `lost+found`, under the same relative path."""
+        target = self.lost_and_found / path.relative_to(self.store_dir)
+        make_folder(target.parent)
+        number = 0
+        free = target
+        while free.exists():
+            number += 1
+            free = target.with_name(f"{target.name}.{number}")
+        path.rename(free)
+        fsync_folder(free.parent)
+        fsync_folder(path.parent)
+        return f"moved to {LOST_AND_FOUND}/{free.relative_to(self.lost_and_found)}"
+
+
+Repair = Callable[[], str | None]
+"""Mends a problem and says what was done; None: it could not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that database and files do not agree on.
+
+    Attributes
+    ----------
+    kind
+        A word for scripts.
+    what
+        A sentence for a person.
+    path
+        The file, relative to the store or the inbox.
+    jobs
+        Numbers of the jobs that depend on it.
+    remedy
+        What a person can do, or what `--repair` does.
+    repaired
+        What was done, or None.
+    """
+
+    kind: str
+    what: str
+    remedy: str
+    path: str | None = None
+    jobs: tuple[int, ...] = ()
+    repaired: str | None = None
+    repair: Repair | None = None
+
+    @property
+    def needs_person(self) -> bool:
+        """Whether no repair is known or it failed."""
+        return self.repair is None and self.repaired is None
+
+
+Check = Callable[[Survey], Iterator[Problem]]
+
+
+def examine(survey: Survey, checks: Iterable[Check], *, repair: bool) -> list[Problem]:
+    """Run the checks; with `repair`, mend each problem as it is found."""
+    found = []
+    for check in checks:
+        for problem in check(survey):
+            if not repair or problem.repair is None:
+                found.append(problem)
+                continue
+            done = problem.repair()
+            found.append(replace(problem, repaired=done, repair=None))
+    return found
