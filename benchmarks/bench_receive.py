@@ -29,7 +29,8 @@ BASELINE = "storescp --fork"
 NODE = """
 import sys
 from pathlib import Path
-from dicom_node.config import DicomConfig, NodeConfig
+from dicom_node.config import NodeConfig
+from dicom_node.config_network import DicomConfig
 from dicom_node.receive.scp import Receiver
 Receiver(NodeConfig(home=Path(sys.argv[1]), dicom=DicomConfig(port=int(sys.argv[2])))).start()
 sys.stdin.read()

@@ -7,7 +7,6 @@ the YAML file, the defaults below. `config/node.yaml` comments every key. Unknow
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -29,56 +28,12 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
-from dicom_node.config_network import (
-    AeTitle,
-    AuditConfig,
-    ClientTlsConfig,
-    ConfirmationConfig,
-    Duration,
-    FilePath,
-    PeerConfig,
-    Port,
-    Section,
-    ServerTlsConfig,
-)
+from dicom_node.config_destinations import AnyDestination, Destination, parse_peer
+from dicom_node.config_network import AuditConfig, DicomConfig
+from dicom_node.config_values import AeTitle, Duration, Port, Section, is_loopback
 from dicom_node.domain.clock import LONGEST_LEASE, LONGEST_WAIT
 from dicom_node.errors import ConfigError
 from dicom_node.paths import SHIPPED_CONFIG, SHIPPED_MODELS
-
-
-class DicomConfig(Section):
-    """The C-STORE SCP."""
-
-    host: str = "127.0.0.1"
-    port: Port | None = 11112
-    tls: ServerTlsConfig | None = None
-    max_associations: int = Field(default=25, ge=1)
-    max_connections: int = Field(default=500, ge=1)
-    max_connections_per_address: int = Field(default=250, ge=1)
-    maximum_pdu_bytes: int = Field(default=1 << 20, ge=0)
-    maximum_object_bytes: int = Field(default=1 << 32, ge=1)
-    request_timeout: Duration = timedelta(seconds=30)
-    idle_timeout: Duration = timedelta(seconds=60)
-    calling_ae_titles: tuple[AeTitle, ...] = ()
-    peers: tuple[PeerConfig, ...] = ()
-    require_called_ae_title: bool = False
-    users_file: FilePath | None = None
-    require_user_identity: bool = False
-    extra_storage_classes: tuple[str, ...] = ()
-    storage_commitment: bool = False
-    minimum_free_bytes: int = Field(default=1_000_000_000, ge=0)
-
-    @model_validator(mode="after")
-    def _can_be_met(self) -> DicomConfig:
-        if self.port is None and self.tls is None:
-            raise ValueError("port is null and there is no tls: nobody could connect")
-        if self.require_user_identity and self.users_file is None:
-            raise ValueError("require_user_identity needs users_file")
-        if any(peer.certificate_name for peer in self.peers) and (
-            self.tls is None or self.tls.client_certificates == "none"
-        ):
-            raise ValueError("a peer's certificate_name needs tls with client_certificates")
-        return self
 
 
 class WebConfig(Section):
@@ -87,16 +42,10 @@ class WebConfig(Section):
     host: str = "127.0.0.1"
     port: Port | None = 8080
 
-
-class DestinationConfig(ConfirmationConfig):
-    """A DICOM peer that takes results."""
-
-    ae_title: AeTitle
-    host: str
-    port: Annotated[int, Field(ge=1, le=65535)]
-    connect_timeout: Duration = timedelta(seconds=10)
-    response_timeout: Duration = timedelta(seconds=60)
-    tls: ClientTlsConfig | None = None
+    @property
+    def is_open(self) -> bool:
+        """Whether other machines reach it: it has no login."""
+        return self.port is not None and not is_loopback(self.host)
 
 
 class CompletionConfig(Section):
@@ -155,23 +104,6 @@ class LogConfig(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-def parse_peer(text: str) -> DestinationConfig:
-    """Read `AET@HOST:PORT`.
-
-    Raises
-    ------
-    ConfigError
-        Another form, an AE title over 16 characters or a port out of range.
-    """
-    match = re.fullmatch(r"([^@]{1,16})@(.+):(\d{1,5})", text)
-    try:
-        if match is None:
-            raise ValueError
-        return DestinationConfig(ae_title=match[1], host=match[2].strip("[]"), port=int(match[3]))
-    except ValueError as error:
-        raise ConfigError(f"{text!r} is not a DICOM peer; write AET@HOST:PORT") from error
-
-
 class NodeConfig(BaseSettings):
     """Every setting of the node; frozen."""
 
@@ -190,7 +122,7 @@ class NodeConfig(BaseSettings):
     routes_file: Path = SHIPPED_CONFIG / "routes.yaml"
     dicom: DicomConfig = DicomConfig()
     web: WebConfig = WebConfig()
-    destinations: dict[str, DestinationConfig] = Field(default_factory=dict)
+    destinations: dict[str, AnyDestination] = Field(default_factory=dict)
     send_to: Annotated[tuple[str, ...], NoDecode] = ()
     completion: CompletionConfig = CompletionConfig()
     scoring: ScoringConfig = ScoringConfig()
@@ -239,7 +171,7 @@ class NodeConfig(BaseSettings):
         return f"sqlite:///{self.home / 'node.db'}"
 
     @property
-    def peers(self) -> dict[str, DestinationConfig]:
+    def peers(self) -> dict[str, Destination]:
         """Every destination by name: those configured, and AET@HOST:PORT given in `send_to`."""
         inline = {name: parse_peer(name) for name in self.send_to if "@" in name}
         return self.destinations | {peer.ae_title: peer for peer in inline.values()}

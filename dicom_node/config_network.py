@@ -1,45 +1,24 @@
-"""Settings of the DICOM door: TLS for either role and the list of senders that may connect."""
+"""Settings of the network: the DICOM door and who may use it, TLS for either role, syslog."""
 
 from __future__ import annotations
 
 from datetime import timedelta
-from ipaddress import IPv4Network, IPv6Network, ip_network
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from dicom_node.domain.clock import LONGEST_WAIT
+from dicom_node.config_values import (
+    AeTitle,
+    Duration,
+    FilePath,
+    Network,
+    Port,
+    Section,
+    is_loopback,
+)
 
-AeTitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[\x20-\x5b\x5d-\x7e]+$")]
-
-
-def _number_of_seconds(value: Any) -> Any:
-    # Environment variables are text: "20" means 20 s, as the number 20 does in the file.
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
-
-
-def _absolute(value: Path) -> Path:
-    return value.expanduser().absolute()
-
-
-def _network(value: Any) -> Any:
-    return ip_network(value) if isinstance(value, str) else value  # its errors name the mistake
-
-
-Duration = Annotated[timedelta, BeforeValidator(_number_of_seconds)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
-FilePath = Annotated[Path, AfterValidator(_absolute)]
-
-
-class Section(BaseModel):
-    """One part of the settings: frozen, and a key that it does not know is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+# Slower, a sender would take the silence before an answer for the end of the association.
+ImagesPerSecond = Annotated[float, Field(ge=0.1, le=100_000)]
 
 
 class ServerTlsConfig(Section):
@@ -49,6 +28,7 @@ class ServerTlsConfig(Section):
     certificate_file: FilePath
     private_key_file: FilePath
     ca_file: FilePath | None = None
+    crl_file: FilePath | None = None
     client_certificates: Literal["required", "optional", "none"] = "required"
 
     @model_validator(mode="after")
@@ -58,6 +38,8 @@ class ServerTlsConfig(Section):
                 "ca_file must name the CA of the senders' certificates; "
                 "without one set client_certificates to none"
             )
+        if self.client_certificates == "none" and self.crl_file is not None:
+            raise ValueError("crl_file judges senders' certificates: client_certificates is none")
         return self
 
 
@@ -65,6 +47,7 @@ class ClientTlsConfig(Section):
     """DICOM TLS of a destination (PS3.15 B.12)."""
 
     ca_file: FilePath | None = None
+    crl_file: FilePath | None = None
     certificate_file: FilePath | None = None
     private_key_file: FilePath | None = None
     server_name: Annotated[str, Field(min_length=1)] | None = None
@@ -77,28 +60,6 @@ class ClientTlsConfig(Section):
         return self
 
 
-class ConfirmationConfig(Section):
-    """When a destination counts as having an object, and how it is asked.
-
-    Attributes
-    ----------
-    confirm
-        `status`: success of the C-STORE; else that, and then the answer to storage commitment or
-        to a C-FIND.
-    commitment_within
-        An unanswered request for commitment is made again after this time.
-    commitment_wait
-        How long the association of the request is kept open for an answer on it.
-    query_after
-        From the C-STORE to the first C-FIND.
-    """
-
-    confirm: Literal["status", "storage_commitment", "query"] = "status"
-    commitment_within: Duration = Field(default=timedelta(minutes=15), le=LONGEST_WAIT)
-    commitment_wait: Duration = timedelta(seconds=2)
-    query_after: Duration = Field(default=timedelta(seconds=10), le=LONGEST_WAIT)
-
-
 class PeerConfig(Section):
     """A sender that may connect, from where, and how much of the receiver it may use."""
 
@@ -108,6 +69,54 @@ class PeerConfig(Section):
     certificate_name: Annotated[str, Field(min_length=1)] | None = None
     max_associations: Annotated[int, Field(ge=1)] | None = None
     associations_per_minute: Annotated[int, Field(ge=1)] | None = None
+    images_per_second: ImagesPerSecond | None = None
+
+
+class DicomConfig(Section):
+    """The C-STORE SCP."""
+
+    host: str = "127.0.0.1"
+    port: Port | None = 11112
+    tls: ServerTlsConfig | None = None
+    max_associations: int = Field(default=25, ge=1)
+    max_connections: int = Field(default=500, ge=1)
+    max_connections_per_address: int = Field(default=250, ge=1)
+    images_per_second: ImagesPerSecond | None = None
+    maximum_pdu_bytes: int = Field(default=1 << 20, ge=0)
+    maximum_object_bytes: int = Field(default=1 << 32, ge=1)
+    request_timeout: Duration = timedelta(seconds=30)
+    idle_timeout: Duration = timedelta(seconds=60)
+    calling_ae_titles: tuple[AeTitle, ...] = ()
+    peers: tuple[PeerConfig, ...] = ()
+    require_called_ae_title: bool = False
+    users_file: FilePath | None = None
+    require_user_identity: bool = False
+    extra_storage_classes: tuple[str, ...] = ()
+    storage_commitment: bool = False
+    minimum_free_bytes: int = Field(default=1_000_000_000, ge=0)
+
+    @property
+    def takes_anybody(self) -> bool:
+        """Whether any caller beyond this machine may send: no list, no certificate, no user."""
+        listed = self.peers or self.calling_ae_titles or self.require_user_identity
+        certified = (
+            self.port is None
+            and self.tls is not None
+            and self.tls.client_certificates == "required"
+        )
+        return not (listed or certified or is_loopback(self.host))
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> DicomConfig:
+        if self.port is None and self.tls is None:
+            raise ValueError("port is null and there is no tls: nobody could connect")
+        if self.require_user_identity and self.users_file is None:
+            raise ValueError("require_user_identity needs users_file")
+        if any(peer.certificate_name for peer in self.peers) and (
+            self.tls is None or self.tls.client_certificates == "none"
+        ):
+            raise ValueError("a peer's certificate_name needs tls with client_certificates")
+        return self
 
 
 class SyslogConfig(Section):

@@ -7,10 +7,12 @@ import select
 import socket
 import ssl
 from contextlib import suppress
+from queue import Empty
 from typing import Final
 
 from pynetdicom import _config  # noqa: TID251 - one set-up for receive/ and deliver/
 from pynetdicom.events import Event  # noqa: TID251 - the same
+from pynetdicom.fsm import TRANSITION_TABLE, StateMachine  # noqa: TID251 - the same
 from pynetdicom.transport import AssociationSocket  # noqa: TID251 - the same
 
 # Derived from a UUID, PS3.5 B.2; names this implementation (PS3.7 D.3.3.2), not its version.
@@ -19,6 +21,8 @@ IMPLEMENTATION_VERSION_NAME: Final = "DICOM_NODE"
 # 0: no limit (PS3.8 D.1). Fewer, larger PDUs cost a Python peer far less.
 UNLIMITED_PDU: Final = 0
 PIECE_BYTES = 1 << 18
+# Events of PS3.8 table 9-10 that a primitive in the library's outgoing queue causes.
+_OF_OUR_SIDE: Final = frozenset({"Evt7", "Evt8", "Evt9", "Evt11", "Evt14", "Evt15"})
 
 
 def prepare_pynetdicom() -> None:
@@ -43,6 +47,22 @@ def prepare_socket(event: Event, timeout_seconds: float) -> None:
         return  # gone again
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.settimeout(timeout_seconds)
+
+
+class PatientStateMachine(StateMachine):
+    """The library's state machine, which does not fall over what comes too late.
+
+    What our side was about to send while the peer ended the association belongs to no state any
+    more: PS3.8 table 9-10 has no entry, and the library would end its thread.
+    """
+
+    def do_action(self, event: str) -> None:
+        """Act on the event, or drop it and what it announced."""
+        if (event, self.current_state) in TRANSITION_TABLE:
+            super().do_action(event)
+        elif event in _OF_OUR_SIDE:
+            with suppress(Empty):
+                self.dul.to_provider_queue.get_nowait()
 
 
 class DimseSocket(AssociationSocket):

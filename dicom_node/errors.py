@@ -18,6 +18,7 @@ No message carries patient data: UIDs are shortened with `short_uid`.
 from __future__ import annotations
 
 import hashlib
+from datetime import timedelta
 
 
 class NodeError(Exception):
@@ -29,7 +30,17 @@ class Transient(NodeError):
 
 
 class DestinationUnavailable(Transient):
-    """A destination did not answer, refused the association or is out of resources."""
+    """A destination did not answer, refused the association or is out of resources.
+
+    Attributes
+    ----------
+    wait
+        For so long it asked to be left alone (HTTP Retry-After); None: it did not.
+    """
+
+    def __init__(self, message: str, *, wait: timedelta | None = None) -> None:
+        super().__init__(message)
+        self.wait = wait
 
 
 class Permanent(NodeError):

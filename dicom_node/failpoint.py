@@ -11,7 +11,8 @@ variable that each stage reads when it starts:
         acts once, in whichever process gets there first, and is `score.after_claim.fired` then.
 
 Actions: `kill` (SIGKILL, as the kernel does when memory runs out), `exit` (status 70),
-`error[:ERRNO]` (an OSError, EIO unless named), `sleep:SECONDS`.
+`error[:ERRNO]` (an OSError, EIO unless named), `sleep:SECONDS`, `fill:BYTES` (takes so much memory,
+a bit at a time, and gives it back).
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ from dicom_node.errors import ConfigError
 
 VARIABLE: Final = "DICOM_NODE_FAILPOINTS"
 EXIT_STATUS: Final = 70
+_PIECE_BYTES: Final = 1 << 24
+_PIECE_SECONDS: Final = 0.01
+"""Slow enough for whoever watches the memory."""
 
 STEPS: Final[Mapping[str, str]] = {
     "receive.before_fsync": "the bytes are written, nothing is durable",
@@ -72,7 +76,7 @@ class Action:
     hit: int | None = None
 
     def run(self) -> None:
-        """Do it; returns after `sleep` alone."""
+        """Do it; returns after `sleep` and `fill` alone."""
         if self.kind == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
             signal.pause()
@@ -81,8 +85,17 @@ class Action:
         elif self.kind == "error":
             number = getattr(errno, self.argument or "EIO")
             raise OSError(number, os.strerror(number))
+        elif self.kind == "fill":
+            _fill(int(self.argument or 0))
         else:
             time.sleep(float(self.argument or 0))
+
+
+def _fill(size: int) -> None:
+    held: list[bytearray] = []
+    while len(held) * _PIECE_BYTES < size:
+        held.append(bytearray(_PIECE_BYTES))
+        time.sleep(_PIECE_SECONDS)
 
 
 def parse_action(text: str) -> Action:
@@ -94,13 +107,19 @@ def parse_action(text: str) -> Action:
         No such action, or an argument that does not fit it.
     """
     match = re.fullmatch(
-        r"(kill|exit|error|sleep)(?::([A-Z]+|[\d.]+))?(?:@([1-9]\d*))?", text.strip()
+        r"(kill|exit|error|sleep|fill)(?::([A-Z]+|[\d.]+))?(?:@([1-9]\d*))?", text.strip()
     )
-    fits = {"kill": r"", "exit": r"", "error": r"([A-Z]+)?", "sleep": r"\d+(\.\d+)?"}
+    fits = {
+        "kill": r"",
+        "exit": r"",
+        "error": r"([A-Z]+)?",
+        "sleep": r"\d+(\.\d+)?",
+        "fill": r"\d+",
+    }
     if match is None or not re.fullmatch(fits[match[1]], match[2] or ""):
         raise ConfigError(
-            f"{VARIABLE}: {text!r} is no action; write kill, exit, error[:ERRNO] or sleep:SECONDS, "
-            "each with @HIT if it is not for every time"
+            f"{VARIABLE}: {text!r} is no action; write kill, exit, error[:ERRNO], sleep:SECONDS or "
+            "fill:BYTES, each with @HIT if it is not for every time"
         )
     if match[1] == "error" and match[2] and not hasattr(errno, match[2]):
         raise ConfigError(f"{VARIABLE}: there is no error number {match[2]}")

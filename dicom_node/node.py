@@ -6,6 +6,7 @@ and so on); `serve` starts them all and starts again those that die.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -25,9 +26,10 @@ from dicom_node.config import NodeConfig
 from dicom_node.domain.retention import RetentionPolicy
 from dicom_node.errors import Transient
 from dicom_node.observe.audit import AuditEvent, AuditTrail
-from dicom_node.process import how_it_ended, memory_of, utc_now
+from dicom_node.process import how_it_ended, keep_files_private, memory_of, utc_now, worker_name
 from dicom_node.store.database import Database, open_database
 from dicom_node.store.files import make_folder
+from dicom_node.store.recovery import expire_worker
 
 RESTART_FIRST_SECONDS = 0.5
 RESTART_LONGEST_SECONDS = 30.0
@@ -48,6 +50,7 @@ def prepare(config: NodeConfig) -> Database:
     Transient
         The database does not answer.
     """
+    keep_files_private()
     for folder in (config.home, config.inbox_dir, config.store_dir):
         make_folder(folder)
     database = open_database(config.sqlalchemy_url)
@@ -106,6 +109,11 @@ class Child:
     not_before: float = 0.0
     peak_memory: int | None = None
 
+    def wait(self, now: float) -> None:
+        """Put off the next start, each time for longer."""
+        self.not_before = now + self.pause
+        self.pause = min(self.pause * 2, RESTART_LONGEST_SECONDS)
+
 
 @dataclass(slots=True)
 class Supervisor:
@@ -147,36 +155,54 @@ class Supervisor:
             if code is None:
                 return
             _log.error("stage died", action="stage_died", stage=child.name, exit_code=code)
-            self._expire_leases(process.pid, how_it_ended(code), child.peak_memory)
+            threading.Thread(  # never wait for the database here: stages and stop are watched
+                target=self._expire_leases,
+                args=(process.pid, how_it_ended(code), child.peak_memory),
+                name="leases",
+                daemon=True,
+            ).start()
             healthy = now - child.started > HEALTHY_AFTER_SECONDS
             child.pause = RESTART_FIRST_SECONDS if healthy else child.pause
-            child.not_before = now + child.pause
-            child.pause = min(child.pause * 2, RESTART_LONGEST_SECONDS)
+            child.wait(now)
+            _close_stdin(process)
             child.process = None
         if now >= child.not_before:
             self._start(child, now)
 
     def _start(self, child: Child, now: float) -> None:
         # A session of its own: Ctrl-C reaches the supervisor alone, which then drains the stages.
-        child.process = subprocess.Popen(
-            [sys.executable, "-m", "dicom_node", *child.arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=dict(self.environment),
-            start_new_session=True,
-        )
+        try:
+            child.process = subprocess.Popen(
+                [sys.executable, "-m", "dicom_node", *child.arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                errors="replace",  # a library's stray bytes must not end the reading
+                env=dict(self.environment),
+                start_new_session=True,
+            )
+        except OSError as error:  # no memory, process or descriptor is free: the others run on
+            reason = errno.errorcode.get(error.errno or 0, "unknown")
+            _log.error(
+                "stage not started", action="stage_not_started", stage=child.name, reason=reason
+            )
+            child.wait(now)
+            return
         child.started = now
         child.peak_memory = None
         threading.Thread(
-            target=self._read_reports, args=(child.name, child.process), daemon=True
+            target=self._read_reports,
+            args=(child.name, child.process),
+            name=f"reports {child.name}",
+            daemon=True,
         ).start()
 
     def _read_reports(self, name: str, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None, "started with a pipe"
-        for line in process.stdout:
-            if line.startswith('{"ready"'):
-                self._reports.put((name, json.loads(line)["ready"]))
+        with process.stdout:
+            for line in process.stdout:
+                if line.startswith('{"ready"'):
+                    self._reports.put((name, json.loads(line)["ready"]))
 
     def _pass_reports(self) -> None:
         while not self._reports.empty():
@@ -184,16 +210,12 @@ class Supervisor:
 
     def _expire_leases(self, pid: int, how: str, peak_memory: int | None) -> None:
         """What the dead process held goes back at once instead of when its lease ends."""
-        from dicom_node.process import worker_name
-        from dicom_node.store.recovery import expire_worker
-
-        worker = worker_name().rsplit(":", 1)[0] + f":{pid}"
         database = open_database(self.config.sqlalchemy_url)
         try:
             with database.begin() as connection:
                 expire_worker(
                     connection,
-                    worker=worker,
+                    worker=worker_name(pid),
                     now=utc_now(),
                     how=how,
                     peak_memory_bytes=peak_memory,
@@ -214,12 +236,12 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            _close_stdin(process)
 
-    def kill(self) -> None:
-        """End every stage at once."""
-        for child in self.children:
-            if child.process is not None:
-                child.process.kill()
+
+def _close_stdin(process: subprocess.Popen[str]) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 def child_environment(

@@ -22,9 +22,14 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def worker_name() -> str:
-    """This process among all that share the queue."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+def keep_files_private() -> None:
+    """Images, results, identities: what this process makes from now on is for its user alone."""
+    os.umask(0o077)
+
+
+def worker_name(pid: int | None = None) -> str:
+    """A process of this machine among all that share the queue; None: this one."""
+    return f"{socket.gethostname()}:{os.getpid() if pid is None else pid}"
 
 
 @contextlib.contextmanager

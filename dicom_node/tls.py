@@ -1,4 +1,4 @@
-"""DICOM TLS in both roles: one profile, and what the certificates say.
+"""DICOM TLS in both roles, by one profile.
 
 The profile is PS3.15 B.12, "BCP 195 RFC 8996, 9325 TLS": TLS 1.2 and 1.3 with forward secrecy and
 authenticated encryption. Peers of the retired profiles B.9 to B.11 offer suites of it, too.
@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from dicom_node.config_network import ClientTlsConfig, ServerTlsConfig
 from dicom_node.errors import ConfigError
+from dicom_node.tls_certificates import Validity, validity_of
 
 # RFC 9325 section 4.2, strongest first. SECLEVEL=2: no key below 2048 (RSA) or 224 (EC) bits and
 # no SHA-1 signature, whatever the machine's OpenSSL is configured to allow.
@@ -29,7 +27,7 @@ _CLIENT_CERTIFICATES: Final = {
     "none": ssl.CERT_NONE,
 }
 
-_VERSION, _UTC_TIME, _GENERALIZED_TIME = 0xA0, 0x17, 0x18  # tags of DER
+_CERTIFICATE: Final = b"CERTIFICATE-----"
 
 
 def server_context(config: ServerTlsConfig) -> ssl.SSLContext:
@@ -49,6 +47,8 @@ def server_context(config: ServerTlsConfig) -> ssl.SSLContext:
     context.verify_mode = _CLIENT_CERTIFICATES[config.client_certificates]
     if config.ca_file is not None:
         _load_cas(context, config.ca_file)
+    if config.crl_file is not None:
+        _load_crls(context, config.crl_file)
     return context
 
 
@@ -61,6 +61,8 @@ def client_context(config: ClientTlsConfig) -> ssl.SSLContext:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     else:
         _load_cas(context, config.ca_file)
+    if config.crl_file is not None:
+        _load_crls(context, config.crl_file)
     if config.certificate_file is not None and config.private_key_file is not None:
         _load_own(context, config.certificate_file, config.private_key_file)
     return context
@@ -96,6 +98,21 @@ def _load_cas(context: ssl.SSLContext, ca_file: Path) -> None:
         ) from error
 
 
+def _load_crls(context: ssl.SSLContext, crl_file: Path) -> None:
+    """Refuse certificates that their CA has revoked, and those of a CA without current list."""
+    _must_be_readable("crl_file", crl_file)
+    if _CERTIFICATE in crl_file.read_bytes():  # it would be trusted as a CA
+        raise ConfigError(f"tls: crl_file {crl_file} holds a certificate; it belongs into ca_file")
+    try:
+        context.load_verify_locations(cafile=crl_file)
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"tls: crl_file {crl_file} holds no PEM revocation list ({error.reason or 'unreadable'}"
+            "); DER becomes PEM by `openssl crl -inform DER -in LIST -out FILE`"
+        ) from error
+    context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+
+
 def _must_be_readable(key: str, file: Path) -> None:
     try:
         file.open("rb").close()
@@ -115,95 +132,32 @@ def shown_certificate(
     ConfigError
         As of `client_context`.
     """
-    name = config.server_name or host
+    context, name = client_context(config), config.server_name or host
     with (
         socket.create_connection((host, port), seconds) as plain,
-        client_context(config).wrap_socket(plain, server_hostname=name) as connection,
+        context.wrap_socket(plain, server_hostname=name) as connection,
     ):
         certificate = connection.getpeercert(binary_form=True)
         assert certificate is not None, "a server always shows one"
         return validity_of(certificate), connection.version() or ""
 
 
-@dataclass(frozen=True, slots=True)
-class Validity:
-    """From when to when a certificate may be used (both UTC)."""
-
-    not_before: datetime
-    not_after: datetime
-
-    def days_left(self, now: datetime) -> int:
-        """Whole days until it expires; negative: it has."""
-        return (self.not_after - now).days
-
-
-def certificate_validity(certificate_file: Path) -> Validity:
-    """Read the dates of the first certificate in a PEM file (RFC 5280 section 4.1.2.5).
+def certificate_at(host: str, port: int, own: ServerTlsConfig, seconds: float) -> bytes:
+    """The DER certificate shown on a port of ours, whatever it is; we show our own.
 
     Raises
     ------
+    OSError
+        No connection, or no handshake within `seconds`.
     ConfigError
-        The file cannot be read or holds no certificate.
+        Our certificate and key are not usable.
     """
-    _must_be_readable("certificate_file", certificate_file)
-    try:
-        text = certificate_file.read_text(encoding="ascii", errors="replace")
-        start = text.index("-----BEGIN CERTIFICATE-----")
-        end = text.index("-----END CERTIFICATE-----", start) + len("-----END CERTIFICATE-----")
-        return validity_of(ssl.PEM_cert_to_DER_cert(text[start:end]))
-    except (ValueError, IndexError, StopIteration) as error:
-        raise ConfigError(f"tls: {certificate_file} holds no PEM certificate") from error
-
-
-def validity_of(der: bytes) -> Validity:
-    """Read the dates out of a DER certificate.
-
-    Raises
-    ------
-    ValueError, IndexError, StopIteration
-        It is none.
-    """
-    (_, certificate) = next(_elements(der))
-    (_, to_be_signed) = next(_elements(certificate))
-    fields = [item for item in _elements(to_be_signed) if item[0] != _VERSION]
-    # serialNumber, signature, issuer, validity
-    before, after = (_moment(*item) for item in _elements(fields[3][1]))
-    return Validity(before, after)
-
-
-def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
-    """The DER elements that follow one another: tag and content."""
-    at = 0
-    while at < len(der):
-        tag, length, at = der[at], der[at + 1], at + 2
-        if length & 0x80:
-            size = length & 0x7F
-            length, at = int.from_bytes(der[at : at + size]), at + size
-        if at + length > len(der):
-            raise ValueError("cut off")
-        yield tag, der[at : at + length]
-        at += length
-
-
-def _moment(tag: int, content: bytes) -> datetime:
-    text = content.decode("ascii")
-    if tag == _UTC_TIME:  # two digits: 1950 to 2049
-        text = ("19" if text >= "5" else "20") + text
-    elif tag != _GENERALIZED_TIME:
-        raise ValueError("no time")
-    return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
-
-
-def certificate_names(certificate: dict[str, Any] | None) -> frozenset[str]:
-    """The Common Name and the DNS names of a verified peer certificate, in small letters.
-
-    Parameters
-    ----------
-    certificate
-        What `SSLSocket.getpeercert` returned.
-    """
-    certificate = certificate or {}
-    names = {value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"}
-    for relative_name in certificate.get("subject", ()):
-        names |= {value for kind, value in relative_name if kind == "commonName"}
-    return frozenset(name.lower() for name in names)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _apply_profile(context)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    _load_own(context, own.certificate_file, own.private_key_file)
+    with (
+        socket.create_connection((host, port), seconds) as plain,
+        context.wrap_socket(plain) as connection,
+    ):
+        return connection.getpeercert(binary_form=True) or b""

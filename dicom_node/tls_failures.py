@@ -63,6 +63,9 @@ _BY_REASON: Final = {
     "SSLV3_ALERT_CERTIFICATE_EXPIRED": TlsFailure(
         _OURS_REFUSED, "it says that our certificate has expired", "have ours renewed"
     ),
+    "SSLV3_ALERT_CERTIFICATE_REVOKED": TlsFailure(
+        _OURS_REFUSED, "it says that our certificate is revoked", "have ours renewed"
+    ),
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": TlsFailure(
         _OURS_REFUSED, "it does not accept our certificate", "look into its log"
     ),
@@ -94,6 +97,21 @@ _BY_VERIFY_CODE: Final = {
         "compare the clocks of both machines",
     ),
     10: TlsFailure("certificate_expired", "its certificate has expired", "have it renewed there"),
+    23: TlsFailure(
+        "certificate_revoked",
+        "its certificate is revoked by its CA",
+        "find out why; it needs a new one",
+    ),
+    3: TlsFailure(
+        "no_revocation_list",
+        "tls.crl_file holds no list of the CA of its certificate",
+        "put one list of each CA into crl_file",
+    ),
+    12: TlsFailure(
+        "revocation_list_expired",
+        "the list of its CA in tls.crl_file has expired",
+        "put the current list of that CA into crl_file",
+    ),
     **dict.fromkeys((2, 18, 19, 20, 21, 27), _UNTRUSTED),
     26: TlsFailure(
         "certificate_for_another_purpose",

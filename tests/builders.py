@@ -8,7 +8,7 @@ from dicom_node.domain.findings import Code, Finding, Level, ModelIdentity, Pred
 from dicom_node.domain.jobs import JobStage
 from dicom_node.domain.study import InstanceRecord, Role
 from dicom_node.store import jobs, outcomes, routing, studies
-from dicom_node.store.database import Database
+from dicom_node.store.database import Connection, Database
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 LEASE = timedelta(minutes=1)
@@ -64,13 +64,19 @@ def record(database: Database, instance: InstanceRecord) -> str:
         return studies.record_instance(connection, instance)
 
 
+def complete_study(connection: Connection, *, now: datetime) -> routing.CompleteStudy:
+    """The study that was open, as the rules get it."""
+    for study in studies.open_studies(connection):
+        assert studies.complete_study(connection, study, because="test", now=now)
+    complete = routing.next_complete_study(connection)
+    assert complete is not None
+    return complete
+
+
 def route(database: Database, *, now: datetime = NOW, digest: str = "1" * 64) -> int | None:
     """Complete the open study and queue one job for it."""
     with database.begin() as connection:
-        for study in studies.open_studies(connection):
-            assert studies.complete_study(connection, study, because="test", now=now)
-        complete = routing.next_complete_study(connection)
-        assert complete is not None
+        complete = complete_study(connection, now=now)
         routing.mark_routed(connection, complete, [])
         return routing.add_job(connection, new_job(complete, digest), now=now)
 

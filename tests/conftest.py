@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,6 +25,10 @@ def _logs_go_nowhere() -> None:
     It is emptied and closed between tests, and before Python 3.11.10 a thread that prints to it
     just then ends the process (CPython issue 119506).
     """
+    structlog.reset_defaults()
+    for name, module in list(sys.modules.items()):
+        if name.startswith("dicom_node.") and hasattr(module, "_log"):
+            vars(module._log).pop("bind", None)  # a command run in this process froze its logger
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
 
 

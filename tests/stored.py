@@ -60,7 +60,7 @@ class Store:
             connection.execute(
                 text(
                     "UPDATE jobs SET state = :state, stage = 'done', prediction_path = :path,"
-                    " delivered_at = created_at WHERE id = :job"
+                    " destinations = '[]', delivered_at = created_at WHERE id = :job"
                 ),
                 {"state": state, "path": paths[0], "job": job_id},
             )
@@ -68,6 +68,9 @@ class Store:
 
     def delivery(self, job_id: int, state: str) -> None:
         with self.database.begin() as connection:
+            connection.execute(
+                text("UPDATE jobs SET destinations = '[\"PACS\"]' WHERE id = :job"), {"job": job_id}
+            )
             connection.execute(
                 text(
                     "INSERT INTO deliveries (job_id, result_id, destination, state, attempts,"
@@ -90,5 +93,6 @@ def image_of(number: int) -> InstanceRecord:
         sop_instance_uid=f"1.2.{number}.1",
         digest=digest[:64],
         path=instance_path(digest[:64]),
+        size=500,
         received_at=NOW + timedelta(minutes=number),
     )

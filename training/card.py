@@ -27,7 +27,7 @@ def card(recipe: Recipe, metadata: Mapping[str, Any], report: Mapping[str, Any])
         _first_words(recipe, report),
         ["", "## Model", *_model(recipe, metadata, report)],
         ["", "## Intended use", *_use(section["intended_use"])],
-        ["", "## Evidence", *_evidence(report), "", *_thresholds(section)],
+        ["", "## Evidence", *_evidence(recipe, report), "", *_thresholds(recipe, section)],
         ["", "## Groups", *_groups(report)],
         ["", "## What the scope gate refuses", *_gate(section, report)],
         ["", "## What the model looks at", *_attention(report)],
@@ -72,7 +72,7 @@ def _model(recipe: Recipe, metadata: Mapping[str, Any], report: Mapping[str, Any
     return [
         f"`{report['model']}` {metadata['version']}: {recipe.architecture}, input {shape.rows} x "
         f"{shape.columns}, outputs {', '.join(recipe.outputs)} ({recipe.function}). "
-        f"{recipe.license}.",
+        f"Licence: {recipe.license}.",
     ]
 
 
@@ -88,7 +88,7 @@ def _use(use: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _evidence(report: Mapping[str, Any]) -> list[str]:
+def _evidence(recipe: Recipe, report: Mapping[str, Any]) -> list[str]:
     rows = []
     for split, figures in report["splits"].items():
         cells = [_cell(figures, metric) for metric in _METRICS]
@@ -99,7 +99,7 @@ def _evidence(report: Mapping[str, Any]) -> list[str]:
         "",
         f"95 % intervals. Every image counts, refused by the scope gate or not. Threshold "
         f"{report['threshold']}, chosen on validation. Produced by `python -m training export`; "
-        "again by `python -m training evaluate`.",
+        f"again by `python -m training evaluate {report['model']} {recipe.data_set}`.",
     ]
 
 
@@ -110,11 +110,13 @@ def _cell(figures: Mapping[str, Any], metric: str) -> str:
     return f"{value:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
 
 
-def _thresholds(section: Mapping[str, Any]) -> list[str]:
+def _thresholds(recipe: Recipe, section: Mapping[str, Any]) -> list[str]:
     rows = [
         [
             finding["label"],
-            point["name"].replace("_", " ") + (" (in use)" if _in_use(finding, point) else ""),
+            # By name: where the classes separate cleanly, several points have one threshold.
+            point["name"].replace("_", " ")
+            + (" (in use)" if point["name"] == recipe.operating_point else ""),
             str(point["threshold"]),
             f"{point['sensitivity']:.3f}",
             f"{point['specificity']:.3f}",
@@ -124,10 +126,6 @@ def _thresholds(section: Mapping[str, Any]) -> list[str]:
     ]
     heads = ["finding", "operating point", "threshold", "sensitivity", "specificity"]
     return [*_table(heads, rows), "", "On validation pictures and a mild variation of each."]
-
-
-def _in_use(finding: Mapping[str, Any], point: Mapping[str, Any]) -> bool:
-    return bool(finding["threshold"] == point["threshold"])
 
 
 def _groups(report: Mapping[str, Any]) -> list[str]:
@@ -175,7 +173,8 @@ def _attention(report: Mapping[str, Any]) -> list[str]:
 
 def _data(recipe: Recipe) -> list[str]:
     return [
-        f"{recipe.data_title}. {recipe.citation}. Licence: {recipe.license}. Details: "
+        f"{recipe.data_title}. {f'{recipe.citation}. ' if recipe.citation else ''}"
+        f"Licence: {recipe.license}. Details: "
         "`data_license.txt`. No image of the data set is in this folder; the golden images are "
         "drawn by a formula.",
     ]
@@ -183,8 +182,12 @@ def _data(recipe: Recipe) -> list[str]:
 
 def _training(recipe: Recipe, section: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
     bias = ", ".join(f"{value:.4f}" for value in section["calibration"]["bias"])
+    made = report.get("made_from") or {"recipe": recipe.name}
+    epochs = f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''} at most"
+    if recipe.members > 1:
+        epochs = f"the mean weights of {recipe.members} trainings of {epochs} each"
     lines = [
-        f"Recipe `{recipe.name}`: {recipe.epochs} epochs at most, batch {recipe.batch_size}, "
+        f"Recipe `{made['recipe']}`: {epochs}, batch {recipe.batch_size}, "
         f"{recipe.optimizer}, initial weights: {recipe.weights}; the best validation epoch was "
         f"kept. Probabilities: {recipe.function}(logits / "
         f"{section['calibration']['temperature']:.4f} + [{bias}]), fitted on validation for "
@@ -195,16 +198,27 @@ def _training(recipe: Recipe, section: Mapping[str, Any], report: Mapping[str, A
     if timing:
         lines += [
             "",
-            f"It took {timing['seconds'] / 60:.0f} minutes on {timing['processor']} "
+            f"It took {_duration(timing['seconds'])} on {timing['processor']} "
             f"({timing['device']}): about {timing['energy_kwh']:.2g} kWh and "
             f"{timing['carbon_kg']:.2g} kg CO2, assuming {timing['watts_assumed']:.0f} W and "
             f"{timing['kg_co2_per_kwh_assumed']} kg/kWh.",
         ]
-    return [
-        *lines,
-        "",
-        f"Train again: `python -m training fit {recipe.name}` (seed {recipe.seed}).",
-    ]
+    return [*lines, "", f"Train again: `{_command(made)}` (seed {recipe.seed})."]
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.0f} seconds"
+
+
+def _command(made: Mapping[str, Any]) -> str:
+    """What to type for the same training; a person's own data lie wherever she keeps them."""
+    words = ["python -m training fit", made["recipe"]]
+    if made.get("own_data"):
+        words.append(f"--data {made['own_data']}")
+    if made.get("name", made["recipe"]) != made["recipe"]:
+        words.append(f"--name {made['name']}")
+    words += [f"--set {key}={value}" for key, value in made.get("set", {}).items()]
+    return " ".join([*words, "--fallback"] if made.get("fallback") else words)
 
 
 def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:

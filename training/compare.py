@@ -43,7 +43,8 @@ def compare(
     Returns
     -------
     dict
-        `data`, `split`, `n`, `n_positive`, `models` (each `name`, `version` and the figures of
+        `data`, `split`, `n`, `n_positive`, `problems` (what is wrong with pictures, rows or files
+        that were left out), `models` (each `name`, `version` and the figures of
         `training.metrics.measure`) and `pairs` (each `models`, `auc_difference` with `ci95` and `p`
         by DeLong, null where neither area has any spread, and `mcnemar`: on how many pictures only
         the first or only the second model is right, and the exact `p`). No p value is corrected
@@ -71,6 +72,7 @@ def compare(
         "split": same[0].split,
         "n": len(truth),
         "n_positive": int(truth.sum()),
+        "problems": [*each[0].unreadable, *source.problems],
         "models": [
             {"name": name, "version": one.bundle.version, **_figures(one, case, seed)}
             for name, one, case in zip(names, same, cases, strict=True)

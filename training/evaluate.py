@@ -32,6 +32,7 @@ def evaluate(
     split: str | None,
     label_map: Mapping[str, str] | None = None,
     group_by: str | None = None,
+    operating_point: str | None = None,
     seed: int = SEED,
     predictions_csv: Path | None = None,
     progress: bool = False,
@@ -40,7 +41,7 @@ def evaluate(
 
     Parameters
     ----------
-    split, label_map
+    split, label_map, operating_point
         See `training.predict.predict`.
     group_by
         Column of the source whose values are measured apart.
@@ -52,9 +53,11 @@ def evaluate(
     dict
         What `training.metrics.measure` gives, `refused` and `refused_fraction` (by the scope gate;
         all figures count these pictures) and `accepted` (the figures without them), then `model`,
-        `version`, `engine`, `data`, `split`, `unknown_labels` (label -> pictures left out),
-        `problems` (the first rows or files of the source, whatever their split, that are no
-        labelled images) and `problem_count`, `refused_by_header` (how many of the pictures the
+        `version`, `engine`, `operating_point` (the name of the threshold), `data`, `split`,
+        `unknown_labels` (label -> pictures left out), `unreadable` (how many labelled pictures were
+        left out because they cannot be read), `problems` (what is wrong with those and with rows or
+        files of the source, whatever their split, that are no labelled images; the first 20) and
+        `problem_count`, `refused_by_header` (how many of the pictures the
         node would not score because of their DICOM header, the gate apart; null without headers),
         `groups` (value -> the same figures; with `group_by`) and `strict` (the same figures without
         relatives of learned pictures and without doubted labels; where the test split of a source
@@ -65,18 +68,28 @@ def evaluate(
     BadInput
         As `predict`, or the source has no such column.
     """
-    predicted = predict(model_dir, source, split=split, label_map=label_map, progress=progress)
+    predicted = predict(
+        model_dir,
+        source,
+        split=split,
+        label_map=label_map,
+        operating_point=operating_point,
+        progress=progress,
+    )
+    problems = [*predicted.unreadable, *source.problems]
     if predictions_csv is not None:
         write_csv(predictions_csv, predicted.rows())
     report = _figures(predicted, seed) | {
         "model": predicted.bundle.name,
         "version": predicted.bundle.version,
         "engine": predicted.engine,
+        "operating_point": predicted.operating_point,
         "data": predicted.data,
         "split": predicted.split,
         "unknown_labels": predicted.unknown,
-        "problems": list(source.problems[:_MOST_PROBLEMS]),
-        "problem_count": len(source.problems),
+        "unreadable": len(predicted.unreadable),
+        "problems": problems[:_MOST_PROBLEMS],
+        "problem_count": len(problems),
         "refused_by_header": _refused_by_header(predicted, source),
     }
     if group_by is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -43,12 +42,11 @@ from training.gate import fit_scope, judge
 from training.metadata import Chosen, metadata, seal, write_json
 from training.onnx_export import write_onnx
 from training.recipes.base import Recipe
-from training.runs import TIMING, WEIGHTS, read_json
+from training.runs import CONFIG, TIMING, WEIGHTS, check_name, read_json
 from training.variations import mild
 
 VERSION = "0.3.0"
 EVIDENCE = "docs/evidence.json"
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _GOLDEN_TOLERANCE = 1e-3
 _GOLDEN_IMAGES = ((320, 288, 0.0), (256, 384, 1.3), (224, 224, 2.6))
 _JUDGED = 200
@@ -114,18 +112,18 @@ def export(
         The folder's name cannot be a model's, there are no validation pictures of some class, or
         the run's weights do not belong to the recipe.
     """
-    if not _NAME.fullmatch(folder.name):
-        raise BadInput(
-            f"model folder {folder.name!r}: a model's name has 1 to 63 of a-z, 0-9, _ and -, and "
-            "begins with a letter or digit"
-        )
+    check_name(folder.name)
     network = _trained(recipe, run)
     workshop = folder.parent / f".{folder.name}.part"
     shutil.rmtree(workshop, ignore_errors=True)
     built = workshop / folder.name
     try:
         report = _build(recipe, splits, network, built, version, others or {})
-        report |= {"confounding": confounding, "training": _timing(run)}
+        report |= {
+            "confounding": confounding,
+            "training": _read(run, TIMING),
+            "made_from": (_read(run, CONFIG) or {}).get("made_from"),
+        }
         _finish(recipe, built, report)
         read_bundle(built)
         _move(built, folder)
@@ -273,9 +271,9 @@ def _finish(recipe: Recipe, folder: Path, report: dict[str, Any]) -> None:
     seal(folder, content)
 
 
-def _timing(run: Path) -> dict[str, Any] | None:
-    timing: dict[str, Any] | None = read_json(run, TIMING) if (run / TIMING).is_file() else None
-    return timing
+def _read(run: Path, name: str) -> dict[str, Any] | None:
+    content: dict[str, Any] | None = read_json(run, name) if (run / name).is_file() else None
+    return content
 
 
 def _move(built: Path, folder: Path) -> None:

@@ -7,7 +7,7 @@ interrupted and resumed ends as one that was not.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from training import runs
 from training.batches import training_loader
 from training.checkpoint import State, initial_state, load_checkpoint
 from training.data import Splits
+from training.logs import Log, check_logs, open_logs
 from training.loop import PhaseLoop, Setting, TrainingError
 from training.losses import SoftLoss, class_weights
 from training.lr_find import find_rate
@@ -51,6 +52,7 @@ def fit(
     device: str = "auto",
     progress: bool = True,
     workers: int = 1,
+    logs: Sequence[str] = (),
     made_from: Mapping[str, Any] | None = None,
 ) -> None:
     """Train on `splits.train`, choose on `splits.validation`; the test split is not looked at.
@@ -71,10 +73,13 @@ def fit(
         `auto`, `cpu`, `cuda` (of several GPUs each takes a part of the batch) or `cuda:N`.
     workers
         Processes that prepare batches.
+    logs
+        Where figures go besides the folder, see `training.logs`.
     made_from
         Base recipe, name, changes and fallback, for `training.runs.recipe_of`.
     """
     _check(recipe, splits)
+    check_logs(logs)
     run.mkdir(parents=True, exist_ok=True)
     processor = chosen_device(device)
     config = {
@@ -84,10 +89,13 @@ def fit(
         "data": {"digest": runs.data_digest(splits), "n": _sizes(splits)},
         "environment": runs.environment(processor),
     }
-    start = _Start(weights_file, sha256, run.parent, processor, resume, workers, progress, config)
+    start = _Start(
+        weights_file, sha256, run.parent, processor, resume, workers, progress, tuple(logs), config
+    )
     folders = member_folders(recipe, run)
     for number, folder in enumerate(folders):
-        network = _train(_member(recipe, number), splits, folder, start)
+        title = f"{recipe.name} {folder.name}/{len(folders)}" if len(folders) > 1 else recipe.name
+        network = _train(_member(recipe, number), splits, folder, start, title)
     if len(folders) > 1:
         stir(folders, run)
         started_from = runs.read_json(folders[0], runs.CONFIG)["started_from"]
@@ -106,6 +114,7 @@ class _Start:
     resume: bool
     workers: int
     progress: bool
+    logs: tuple[str, ...]
     config: Mapping[str, Any]
 
 
@@ -113,7 +122,7 @@ def _member(recipe: Recipe, number: int) -> Recipe:
     return recipe if number == 0 else replace(recipe, seed=member_seed(recipe, number))
 
 
-def _train(recipe: Recipe, splits: Splits, run: Path, start: _Start) -> StagedNetwork:
+def _train(recipe: Recipe, splits: Splits, run: Path, start: _Start, title: str) -> StagedNetwork:
     """One training into `run`; the network as the last step left it."""
     set_determinism(recipe.seed)
     run.mkdir(parents=True, exist_ok=True)
@@ -121,8 +130,12 @@ def _train(recipe: Recipe, splits: Splits, run: Path, start: _Start) -> StagedNe
     started_from = _started_from(recipe, network, start.runs)
     network.to(start.processor).to(memory_format=torch.channels_last)
     digest = start.config["data"]["digest"]
-    with FitProgress(recipe.name, recipe.epochs, shown=start.progress) as shown, _explained(recipe):
-        setting = _setting(recipe, splits, run, digest, start, shown)
+    with (
+        FitProgress(title, recipe.epochs, shown=start.progress) as shown,
+        _explained(recipe),
+        open_logs(start.logs, run) as logs,
+    ):
+        setting = _setting(recipe, splits, run, digest, start, logs, shown)
         state = initial_state(recipe, network)
         if start.resume and load_checkpoint(run / runs.CHECKPOINT, recipe, digest, state):
             shown.say(f"going on after epoch {len(state.history)}")
@@ -180,6 +193,7 @@ def _setting(
     run: Path,
     digest: str,
     start: _Start,
+    logs: Sequence[Log],
     shown: FitProgress,
 ) -> Setting:
     device = start.processor
@@ -190,7 +204,6 @@ def _setting(
         weights = class_weights([p.target for p in splits.train], len(recipe.labels))
     loss = SoftLoss(recipe.function, weights, recipe.label_smoothing).to(device)
     several = device.type == "cuda" and device.index is None and torch.cuda.device_count() > 1
-    logs = runs.logs(run)
     return Setting(recipe, splits, run, loader, order, loss, digest, logs, several, shown)
 
 

@@ -25,6 +25,7 @@ from training import runs
 from training.batches import EpochOrder, mixed_seed, predict_logits
 from training.checkpoint import State, save_checkpoint
 from training.data import Splits
+from training.logs import Log
 from training.losses import SoftLoss, mixed
 from training.phases import LogitsInferer, frozen_groups, optimizer_of, schedule_of
 from training.progress import FitProgress
@@ -61,7 +62,7 @@ class Setting:
     order: EpochOrder
     loss: SoftLoss
     digest: str
-    logs: Sequence[runs.Log]
+    logs: Sequence[Log]
     all_gpus: bool
     shown: FitProgress
 
@@ -166,7 +167,9 @@ class PhaseLoop:
                 name: value.detach().cpu().contiguous()
                 for name, value in state.judged.state_dict().items()
             }
-            save_file(weights, setting.run / runs.WEIGHTS)
+            part = setting.run / f"{runs.WEIGHTS}.part"
+            save_file(weights, part)
+            part.replace(setting.run / runs.WEIGHTS)  # never half a file, also if killed
         if "stopping" in self._parts:
             self._parts["stopping"](engine)
         self._remember(engine)

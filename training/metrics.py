@@ -40,6 +40,8 @@ BINS = 10
 """Of the expected calibration error."""
 DIGITS = 6
 _SHARES = frozenset({"accuracy", "sensitivity", "specificity", "precision", "recall"})
+_PERFECT = {("f1", 1.0), ("auc", 0.0), ("auc", 1.0)}
+"""Other figures that no resample of such pictures can change; see `_trials`."""
 
 
 def measure(
@@ -75,7 +77,8 @@ def measure(
         `n`, `n_positive`, `FIGURES`, `threshold`, `confusion_matrix` (rows: truth, columns: call,
         both in the order of `labels`), `labels`, `positive`, `ci95` (figure -> [low, high]),
         `ci95_exact` (figures of exactly 0 or 1, of which a resample can say nothing: their
-        interval is Clopper and Pearson's), `resampled` (`pictures` or `groups`), `undefined`
+        interval is Clopper and Pearson's, for an area over as many independent pairs as there
+        are), `resampled` (`pictures` or `groups`), `undefined`
         (figure -> why it is null) and, with three or more classes, `per_class`.
 
     Raises
@@ -161,13 +164,17 @@ def _intervals(
     resamples: int,
 ) -> tuple[dict[str, list[float] | None], list[str]]:
     """Interval of each figure, null where it is undefined, and which of them are exact."""
-    exactly = [name for name, value in values.items() if name in _SHARES and value in (0.0, 1.0)]
+    exactly = [
+        name
+        for name, value in values.items()
+        if (name in _SHARES and value in (0.0, 1.0)) or (name, value) in _PERFECT
+    ]
     statistics = {name: one for name, one in _statistics(case).items() if name in values}
     pairs: dict[str, tuple[float, float] | None] = {}
     if statistics:
         pairs = bootstrap(statistics, case.targets, groups=groups, seed=seed, resamples=resamples)
     for name in exactly:
-        trials = _independent(_among(case, name), groups)
+        trials = _trials(case, name, groups)
         pairs[name] = exact(round(values[name] * trials), trials)
     intervals = {}
     for name in FIGURES:
@@ -193,9 +200,21 @@ def _statistics(case: Judged) -> dict[str, Statistic]:
     }
 
 
+def _trials(case: Judged, name: str, groups: Sequence[str] | None) -> int:
+    """How many independent trials a figure of 0 or 1 went through.
+
+    An area is the chance that a pair is in the right order; pairs without a common picture (or
+    group) are independent, and there are as many as the rarer side has.
+    """
+    if name != "auc":
+        return _independent(_among(case, name), groups)
+    sides = [case.targets == place for place in case.ranked]
+    return min(_independent(side, groups) for one in sides for side in (one, ~one))
+
+
 def _among(case: Judged, name: str) -> Flags:
-    """Which pictures a share is a share of, (N,)."""
-    if name in {"sensitivity", "recall"}:
+    """Which pictures a share is a share of, (N,); F1 is 1 where sensitivity is."""
+    if name in {"sensitivity", "recall", "f1"}:
         return case.truth
     if name == "specificity":
         return ~case.truth

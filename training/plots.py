@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from training.curves import GRID, Curve, Reliability
@@ -47,19 +48,21 @@ def confusion_matrix(path: Path, matrix: Sequence[Sequence[int]], labels: Sequen
     _write(figure, path)
 
 
-def roc(path: Path, curve: Curve, *, auc: float, point: tuple[float, float]) -> None:
+def roc(
+    path: Path, curve: Curve, *, auc: float, point: tuple[float, float], threshold: float
+) -> None:
     """Draw an ROC curve with its 95 % band.
 
     Parameters
     ----------
     point
-        (false positive rate, true positive rate) at the threshold in use.
+        (false positive rate, true positive rate) at the threshold.
     """
     figure, axes = _figure()
     axes.fill_between(GRID, curve.low, curve.high, label="95 % of resamples", **_BAND)
     axes.plot(curve.x, curve.y, label=f"AUC {auc:.3f}")
     axes.plot([0, 1], [0, 1], color="gray", linestyle=":", label="chance")
-    axes.plot(*point, "ko", label="threshold in use")
+    axes.plot(*point, "ko", label=f"threshold {threshold:g}")
     axes.set(xlabel="1 - specificity", ylabel="sensitivity")
     _unit_square(axes, legend="lower right")
     _write(figure, path)
@@ -72,6 +75,7 @@ def precision_recall(
     average_precision: float,
     share: float,
     point: tuple[float, float] | None,
+    threshold: float,
 ) -> None:
     """Draw a precision-recall curve with its 95 % band.
 
@@ -80,14 +84,14 @@ def precision_recall(
     share
         Share of pictures with the finding: the precision of chance.
     point
-        (recall, precision) at the threshold in use; None if nothing is called there.
+        (recall, precision) at the threshold; None if nothing is called there.
     """
     figure, axes = _figure()
     axes.fill_between(GRID, curve.low, curve.high, label="95 % of resamples", **_BAND)
     axes.plot(curve.x, curve.y, label=f"average precision {average_precision:.3f}")
     axes.axhline(share, color="gray", linestyle=":", label="chance")
     if point is not None:
-        axes.plot(*point, "ko", label="threshold in use")
+        axes.plot(*point, "ko", label=f"threshold {threshold:g}")
     axes.set(xlabel="recall", ylabel="precision")
     _unit_square(axes, legend="lower left")
     _write(figure, path)
@@ -110,14 +114,18 @@ def training_curves(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
     """Draw losses (left) and the other figures in [0, 1] (right) over the epochs."""
     figure = Figure(figsize=(2 * _SIDE, _SIDE), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for name in _figures_of(history):
+    trainings = _trainings(history)
+    for number, name in enumerate(_figures_of(history)):
         axes = left if name.endswith("loss") else right
-        axes.plot(*_series(history, name), marker=".", label=name.replace("_", " "))
-    left.set(xlabel="epoch", ylabel="loss")
-    right.set(xlabel="epoch", ylabel="share")
+        for place, part in enumerate(trainings):
+            label = name.replace("_", " ") if place == 0 else None
+            axes.plot(*_series(part, name), marker=".", color=f"C{number}", label=label)
+    left.set(ylabel="loss")
+    right.set(ylabel="share")
     for axes in (left, right):
         axes.grid(visible=True, alpha=0.3)
-        if axes.lines:
+        _set_epochs(axes, trainings)
+        if axes.get_legend_handles_labels()[0]:
             axes.legend()
     _write(figure, path)
 
@@ -125,13 +133,18 @@ def training_curves(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
 def learning_rates(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
     """Draw the learning rate over the epochs; lowest and highest where layer groups differ."""
     figure, axes = _figure()
-    epochs = [entry["epoch"] for entry in history]
-    rates = [np.atleast_1d(entry["learning_rate"]) for entry in history]
-    highest, lowest = [max(values) for values in rates], [min(values) for values in rates]
-    axes.plot(epochs, highest, marker=".", label="highest (head)")
-    if highest != lowest:
-        axes.plot(epochs, lowest, marker=".", label="lowest (first trained group)")
-    axes.set(xlabel="epoch", ylabel="learning rate", yscale="log")
+    trainings = _trainings(history)
+    for place, part in enumerate(trainings):
+        epochs = [entry["epoch"] for entry in part]
+        rates = [np.atleast_1d(entry["learning_rate"]) for entry in part]
+        highest, lowest = [max(values) for values in rates], [min(values) for values in rates]
+        first = place == 0
+        axes.plot(epochs, highest, ".-C0", label="highest (head)" if first else None)
+        if highest != lowest:
+            label = "lowest (first trained group)" if first else None
+            axes.plot(epochs, lowest, ".-C1", label=label)
+    axes.set(ylabel="learning rate", yscale="log")
+    _set_epochs(axes, trainings)
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
     _write(figure, path)
@@ -165,6 +178,22 @@ def _unit_square(axes: Any, *, legend: str) -> None:
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.grid(visible=True, alpha=0.3)
     axes.legend(loc=legend)
+
+
+def _trainings(history: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """The history of each member of a soup; of any other run, its own."""
+    members: dict[int, list[Mapping[str, Any]]] = {}
+    for entry in history:
+        members.setdefault(entry.get("member", 1), []).append(entry)
+    return list(members.values())
+
+
+def _set_epochs(axes: Any, trainings: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+    """Whole numbers below; a line between trainings that have nothing to do with each other."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch" if len(trainings) == 1 else f"epoch, {len(trainings)} members in turn")
+    for part in trainings[1:]:
+        axes.axvline(part[0]["epoch"] - 0.5, color="gray", linestyle=":", linewidth=1)
 
 
 def _figures_of(history: Sequence[Mapping[str, Any]]) -> list[str]:

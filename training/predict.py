@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
 from dicom_node.errors import BadInput
 from dicom_node.score.bundle import Bundle, read_bundle
 from dicom_node.score.engine import Classifier, open_classifier
-from training.data import Item, Source, load_pictures
-from training.data.items import FloatArray
+from training.data import Item, Source
 from training.judged import Array, Indices, Judged, judge
+from training.reading import parts, readable
 
 EVERYTHING = "all"
 """In place of a split: every picture of a source."""
 OTHER = "other"
 """Maps a foreign label to "none of the findings", for a model without a label of its own for it."""
-_AT_ONCE = 64
-"""Pictures held in memory."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +46,12 @@ class Predicted:
         (N,): above 1 the scope gate refuses.
     unknown
         Label -> how many pictures of it were left out, the model not knowing it.
+    unreadable
+        A sentence on each labelled picture that was left out because it cannot be read.
+    operating_point
+        Name of the one that `threshold` is of; None where the model folder names none.
+    threshold
+        From which probability on the main finding is called.
     """
 
     bundle: Bundle
@@ -62,16 +64,14 @@ class Predicted:
     outputs: Array
     distance: Array
     unknown: dict[str, int]
+    unreadable: tuple[str, ...]
+    operating_point: str | None
+    threshold: float
 
     @property
     def positive(self) -> str:
         """Label of the main finding."""
         return self.bundle.findings[0].label
-
-    @property
-    def threshold(self) -> float:
-        """Of the main finding."""
-        return self.bundle.findings[0].threshold
 
     @property
     def groups(self) -> tuple[str, ...] | None:
@@ -82,17 +82,12 @@ class Predicted:
     def take(self, places: Sequence[int]) -> Predicted:
         """Only some of the pictures, in that order."""
         chosen = np.asarray(places, dtype=np.int64)
-        return Predicted(
-            self.bundle,
-            self.engine,
-            self.data,
-            self.split,
-            tuple(self.items[place] for place in places),
-            self.labels,
-            self.targets[chosen],
-            self.outputs[chosen],
-            self.distance[chosen],
-            self.unknown,
+        return replace(
+            self,
+            items=tuple(self.items[place] for place in places),
+            targets=self.targets[chosen],
+            outputs=self.outputs[chosen],
+            distance=self.distance[chosen],
         )
 
     def judged(self) -> Judged:
@@ -128,6 +123,7 @@ def predict(
     *,
     split: str | None,
     label_map: Mapping[str, str] | None = None,
+    operating_point: str | None = None,
     progress: bool = False,
 ) -> Predicted:
     """Score the labelled pictures of a split.
@@ -138,25 +134,31 @@ def predict(
         None, `all` or a source without splits: every picture.
     label_map
         From the source's labels to the model's, or to `other`.
+    operating_point
+        Name of the one to call by; None: the one in use.
 
     Raises
     ------
     BadInput
-        There is no such split, no picture in it has a label that the model knows, or an image
-        cannot be read.
+        There is no such split or operating point, or no picture in it that can be read has a label
+        that the model knows.
     ModelError
         The model folder is not usable.
     """
-    chosen = _split_of(source, split)
-    classifier = open_classifier(read_bundle(model_dir), device="cpu")
+    chosen = split_of(source, split)
+    bundle = read_bundle(model_dir)
+    point, threshold = _threshold(bundle, operating_point)
+    classifier = open_classifier(bundle, device="cpu")
     labels = _labels(classifier.bundle)
     items = tuple(item for item in source.items if chosen is None or item.split == chosen)
     known: list[Item] = []
     targets: list[int] = []
     unknown: Counter[str] = Counter()
+    unreadable: list[str] = []
     outputs, distances = [], []
-    for part in _parts(source, items, progress=progress):
-        loaded = load_pictures(part, classifier.pipeline, labels, label_map=label_map)
+    for part in parts(source, items, progress=progress):
+        loaded, faults = readable(part, classifier.pipeline, labels, label_map)
+        unreadable += faults
         unknown.update(loaded.unknown)
         if loaded.pictures:
             tensors = [classifier.pipeline.tensor(one.plane) for one in loaded.pictures]
@@ -165,6 +167,10 @@ def predict(
             distances.append(scores.distance)
             known += [one.item for one in loaded.pictures]
             targets += [one.target for one in loaded.pictures]
+    if not known and unreadable:
+        raise BadInput(
+            f"no picture of {source.name} can be read, of which the first: {unreadable[0]}"
+        )
     if not known:
         found = ", ".join(f"{label} ({count})" for label, count in sorted(unknown.items()))
         raise BadInput(
@@ -183,6 +189,9 @@ def predict(
         outputs=np.concatenate(outputs),
         distance=np.concatenate(distances),
         unknown=dict(sorted(unknown.items())),
+        unreadable=tuple(unreadable),
+        operating_point=point,
+        threshold=threshold,
     )
 
 
@@ -194,11 +203,18 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def _split_of(source: Source, split: str | None) -> str | None:
-    """The split to take; None for every picture."""
+def split_of(source: Source, split: str | None) -> str | None:
+    """The split to take; None for every picture, as where the source names no splits.
+
+    Raises
+    ------
+    BadInput
+        The source has no pictures, or has splits and not this one.
+    """
     present = {item.split for item in source.items}
     if not present:
-        raise BadInput(f"{source.name} has no pictures")
+        why = f", of which the first: {source.problems[0]}" if source.problems else ""
+        raise BadInput(f"{source.name} has no pictures; problems: {len(source.problems)}{why}")
     if split in (None, EVERYTHING) or present == {""}:
         return None
     if split not in present:
@@ -223,30 +239,15 @@ def _columns(classifier: Classifier) -> list[int]:
     return [section.outputs.index(label) for label in wanted]
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Some items of a source."""
-
-    whole: Source
-    items: tuple[Item, ...]
-
-    @property
-    def name(self) -> str:
-        return self.whole.name
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        return self.whole.problems
-
-    def read(self, item: Item) -> FloatArray:
-        return self.whole.read(item)
-
-
-def _parts(source: Source, items: tuple[Item, ...], *, progress: bool) -> Iterator[_Part]:
-    """The items, `_AT_ONCE` at a time, under a bar on standard error."""
-    with Progress(console=Console(stderr=True), transient=True, disable=not progress) as bar:
-        task = bar.add_task(f"scoring {source.name}", total=len(items))
-        for start in range(0, len(items), _AT_ONCE):
-            part = items[start : start + _AT_ONCE]
-            yield _Part(source, part)
-            bar.advance(task, len(part))
+def _threshold(bundle: Bundle, name: str | None) -> tuple[str | None, float]:
+    """Name and threshold of an operating point of the main finding; None: of the one in use."""
+    finding = bundle.findings[0]
+    for point in finding.operating_points:
+        if point.name == name or (name is None and point.threshold == finding.threshold):
+            return point.name, point.threshold
+    if name is None:
+        return None, finding.threshold
+    there = ", ".join(point.name for point in finding.operating_points) or "none"
+    raise BadInput(
+        f"{bundle.name} has no operating point {name!r} of {finding.label}; it has {there}"
+    )

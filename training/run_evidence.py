@@ -128,6 +128,7 @@ def _write_curves(
         curves.roc(truth, case.scores, seed=seed, groups=groups),
         auc=area,
         point=(float(found[~truth].mean()), sensitivity),
+        threshold=figures["threshold"],
     )
     precision = float(truth[found].mean()) if found.any() else None
     plots.precision_recall(
@@ -136,6 +137,7 @@ def _write_curves(
         average_precision=figures["average_precision"],
         share=float(truth.mean()),
         point=None if precision is None else (sensitivity, precision),
+        threshold=figures["threshold"],
     )
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
-from importlib import import_module
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,12 +28,28 @@ WEIGHTS = "weights.safetensors"
 CHECKPOINT = "checkpoint.pt"
 RATE_CURVE = "lr_find.json"
 
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _PACKAGES = ("torch", "torchvision", "monai", "pytorch-ignite", "numpy", "scikit-learn", "pillow")
 _CPU_WATTS, _GPU_WATTS = 100.0, 350.0
 _KG_PER_KWH = 0.4
 
-OVERRIDES = ("epochs", "batch_size", "seed", "architecture", "weights", "side", "rate")
+OVERRIDES = ("epochs", "batch_size", "seed", "members", "architecture", "weights", "side", "rate")
 """What `--set` may change; `epochs` and `rate` count for every phase."""
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no model folder may have, before anything is trained under it.
+
+    Raises
+    ------
+    BadInput
+        It is not of the form that the node takes.
+    """
+    if not _NAME.fullmatch(name):
+        raise BadInput(
+            f"{name!r} cannot name a model: a model's name has 1 to 63 of a-z, 0-9, _ and -, and "
+            "begins with a letter or digit"
+        )
 
 
 def overridden(recipe: Recipe, changes: Mapping[str, str]) -> Recipe:
@@ -63,7 +77,7 @@ def _changed(recipe: Recipe, key: str, value: str) -> Recipe:
         return replace(recipe, phases=phases)
     if key == "side":
         return replace(recipe, preprocessing=_resized(recipe, int(value)))
-    if key in ("batch_size", "seed"):
+    if key in ("batch_size", "seed", "members"):
         changed: dict[str, Any] = {key: int(value)}
         return replace(recipe, **changed)
     if key in ("architecture", "weights"):
@@ -243,31 +257,3 @@ def _on_own_data(recipe: Recipe, data: str) -> Recipe:
             f"Initial weights: see the documentation of {recipe.architecture} ({recipe.weights}).\n"
         ),
     )
-
-
-class Log(Protocol):
-    """Where figures of an epoch go besides the run folder."""
-
-    def __call__(self, figures: Mapping[str, float], epoch: int) -> None:
-        """Keep the figures of one epoch."""
-
-
-def logs(run: Path) -> list[Log]:
-    """TensorBoard under `run/tensorboard` and MLflow under its own tracking URI, if installed."""
-    found: list[Log] = []
-    if find_spec("tensorboard"):
-        writer: Any = import_module("torch.utils.tensorboard").SummaryWriter(run / "tensorboard")
-
-        def board(figures: Mapping[str, float], epoch: int) -> None:
-            for name, value in figures.items():
-                writer.add_scalar(name, value, epoch)
-            writer.flush()
-
-        found.append(board)
-    if find_spec("mlflow"):
-        mlflow: Any = import_module("mlflow")
-        if "MLFLOW_TRACKING_URI" not in os.environ:
-            mlflow.set_tracking_uri((run / "mlruns").absolute().as_uri())
-        mlflow.set_experiment(run.name)
-        found.append(lambda figures, epoch: mlflow.log_metrics(dict(figures), step=epoch))
-    return found

@@ -109,12 +109,16 @@ def read_header(path: Path, arrival: Arrival, *, keywords: Iterable[str] = ()) -
     BadInput
         Not readable as DICOM, a missing or malformed UID, or SOP Class and Instance UIDs that
         differ from those announced in C-STORE.
+    OSError
+        The disk does not give its bytes.
     """
     recorded = frozenset(keywords) | RECORDED_KEYWORDS
     try:
         meta = read_file_meta_info(path)
         dataset = _read_elements(path, meta, recorded.union(_REQUIRED_UIDS, IDENTITY, [NAME]))
     except _UNREADABLE as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise BadInput(
             f"the data set's header cannot be read ({type(error).__name__}); send the image again"
         ) from error

@@ -11,6 +11,7 @@ from pathlib import Path
 import structlog
 
 from dicom_node.assemble.header import Arrival, read_header, sender_of
+from dicom_node.assemble.sick import SickFiles, name_durably, name_of
 from dicom_node.domain.clock import ClockWatch
 from dicom_node.domain.study import Complete, CompletionPolicy, InstanceRecord, decide_completion
 from dicom_node.errors import BadInput, short_uid
@@ -24,6 +25,22 @@ from dicom_node.store.subjects import brought_by
 
 BATCH = 64
 _log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Rejected:
+    """A file that becomes no instance, and what is known of it."""
+
+    path: Path
+    relative: str
+    reason: str
+    sender: str
+    received_at: datetime
+
+    @classmethod
+    def of(cls, path: Path, arrival: Arrival, reason: str) -> _Rejected:
+        relative = f"quarantine/{arrival.association}-{path.name}"
+        return cls(path, relative, reason, sender_of(path), arrival.received_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +65,41 @@ class Assembler:
     elapsed: Callable[[], float] = time.monotonic
     watch: ClockWatch = field(default_factory=ClockWatch)
     audit: Audit = NOT_AUDITED
+    sick: SickFiles = field(default_factory=SickFiles)
 
     def step(self) -> bool:
         """Take in what lies in the inbox, then complete the studies that are due."""
         with waiting_for_the_disk():
-            took = [self._take(listing) for listing in scan(self.inbox_dir)]
+            listings = scan(self.inbox_dir, on_unreadable=self._pass_over)
+            took = [self._take(listing) for listing in listings]
         return self._complete_due() or any(took)
 
+    def _pass_over(self, folder: Path, error: OSError) -> None:
+        if not self.sick.rests(folder, now=self.elapsed()):
+            self.sick.failed(folder, error, now=self.elapsed())
+
     def _take(self, listing: AssociationListing) -> bool:
-        for start in range(0, len(listing.files), BATCH):
-            self._take_batch(listing.folder.name, listing.files[start : start + BATCH])
-        if listing.ended is not None:
+        if self.sick.rests(listing.folder, now=self.elapsed()):
+            return False
+        due = [path for path in listing.files if not self.sick.rests(path, now=self.elapsed())]
+        done = 0
+        for start in range(0, len(due), BATCH):
+            done += self._take_batch(listing.folder.name, due[start : start + BATCH])
+        if listing.ended is not None and (done or not listing.files):
             with self.database.begin() as connection:
                 studies.end_association(connection, listing.folder.name, at=self.clock())
-            self._audit_received(listing.folder.name)
-            remove_if_done(listing.folder)
-        return bool(listing.files)
+            if done == len(listing.files):
+                self._audit_received(listing.folder.name)
+                self._remove_folder(listing.folder)
+        return done > 0
+
+    def _remove_folder(self, folder: Path) -> None:
+        try:
+            remove_if_done(folder)
+        except OSError as error:
+            self.sick.failed(folder, error, now=self.elapsed())
+        else:
+            self.sick.forget(folder)
 
     def _audit_received(self, association: str) -> None:
         """Record what the association brought of each study; twice after a crash, never not."""
@@ -80,38 +116,45 @@ class Assembler:
                 new=sum(item.sop_classes.values()),
             )
 
-    def _take_batch(self, association: str, files: Sequence[Path]) -> None:
+    def _take_batch(self, association: str, files: Sequence[Path]) -> int:
+        """Take files in; returns how many have left the inbox. One that is sick stays, or moves."""
         taken: list[tuple[Path, InstanceRecord]] = []
-        rejected: list[tuple[Path, str]] = []
+        rejected: list[_Rejected] = []
         for path in files:
-            arrival = Arrival(association, datetime.fromtimestamp(path.stat().st_mtime, UTC))
+            arrival = Arrival(association, self.clock())
             try:
-                record = read_header(path, arrival, keywords=self.keywords)
-            except BadInput as error:
-                rejected.append((path, str(error)))
-                continue
-            failpoint("assemble.before_link")
-            relative = keep_instance(self.store_dir, path, record.digest)
-            taken.append((path, record.stored_at(relative)))
-        kept = [self._quarantine(association, path) for path, _ in rejected]
+                arrival = Arrival(association, datetime.fromtimestamp(path.stat().st_mtime, UTC))
+                try:
+                    taken.append((path, self._keep(path, arrival)))
+                except BadInput as error:
+                    rejected.append(self._reject(path, arrival, str(error)))
+            except OSError as error:
+                rejected += self._set_aside(path, arrival, error)
         failpoint("assemble.after_link")
         with self.database.begin() as connection:
             outcomes = [self._record(connection, path, record) for path, record in taken]
-            for (path, reason), relative in zip(rejected, kept, strict=True):
+            for item in rejected:
                 studies.quarantine_file(
                     connection,
-                    path=relative,
-                    reason=reason,
+                    path=item.relative,
+                    reason=item.reason,
                     association=association,
-                    calling_ae_title=sender_of(path),
-                    received_at=datetime.fromtimestamp(path.stat().st_mtime, UTC),
+                    calling_ae_title=item.sender,
+                    received_at=item.received_at,
                 )
             failpoint("assemble.before_commit")
         failpoint("assemble.after_commit")
-        for path in files:
-            path.unlink()
+        recorded = [path for path, _ in taken] + [item.path for item in rejected]
+        done = sum(self._remove(path) for path in recorded)
         failpoint("assemble.after_unlink")
         _report([record for _, record in taken], outcomes, rejected)
+        return done
+
+    def _keep(self, path: Path, arrival: Arrival) -> InstanceRecord:
+        record = read_header(path, arrival, keywords=self.keywords)
+        with waiting_for_the_disk():
+            failpoint("assemble.before_link")
+            return record.stored_at(keep_instance(self.store_dir, path, record.digest))
 
     def _record(self, connection: Connection, path: Path, record: InstanceRecord) -> str:
         outcome = studies.record_instance(connection, record)
@@ -119,11 +162,33 @@ class Assembler:
             keep_instance(self.store_dir, path, record.digest)
         return outcome
 
-    def _quarantine(self, association: str, path: Path) -> str:
+    def _reject(self, path: Path, arrival: Arrival, reason: str) -> _Rejected:
         """Give an unreadable file a second name under `quarantine/`; harmless if done twice."""
-        relative = f"quarantine/{association}-{path.name}"
-        link_durably(path, self.store_dir / relative)
-        return relative
+        item = _Rejected.of(path, arrival, reason)
+        with waiting_for_the_disk():
+            link_durably(path, self.store_dir / item.relative)
+        return item
+
+    def _set_aside(self, path: Path, arrival: Arrival, error: OSError) -> list[_Rejected]:
+        """Do the same for a file that the disk does not give, once it has had its chances."""
+        if not self.sick.failed(path, error, now=self.elapsed()):
+            return []
+        item = _Rejected.of(path, arrival, f"the disk does not give it: {name_of(error)}")
+        try:
+            name_durably(path, self.store_dir / item.relative)
+        except OSError:
+            return []  # it stays, and is tried again now and then
+        return [item]
+
+    def _remove(self, path: Path) -> bool:
+        """Take away the inbox name; where that fails, the file is met again as a duplicate."""
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            self.sick.failed(path, error, now=self.elapsed())
+            return False
+        self.sick.forget(path)
+        return True
 
     def _complete_due(self) -> bool:
         now = self.clock()
@@ -158,7 +223,7 @@ class Assembler:
 def _report(
     records: Sequence[InstanceRecord],
     outcomes: Sequence[str],
-    rejected: Sequence[tuple[Path, str]],
+    rejected: Sequence[_Rejected],
 ) -> None:
     for study in {record.study_instance_uid for record in records}:
         of_study = [
@@ -170,5 +235,10 @@ def _report(
         _log.info(
             "instances recorded", action="instances_recorded", study=short_uid(study), **tally
         )
-    for path, reason in rejected:
-        _log.warning("file quarantined", action="file_quarantined", file=path.name, reason=reason)
+    for item in rejected:
+        _log.warning(
+            "file quarantined",
+            action="file_quarantined",
+            file=item.path.name,
+            reason=item.reason,
+        )

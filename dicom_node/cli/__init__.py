@@ -15,6 +15,7 @@ from dicom_node.cli import (
     passcode,
     score,
     send,
+    serve,
     stages,
     studies,
     upkeep,
@@ -30,8 +31,8 @@ app = typer.Typer(
     add_completion=False,
 )
 for module in (
-    stages, check, demo, send, score, jobs, studies, maintenance, passcode, audit, backup,
-    upkeep,
+    serve, stages, check, demo, send, score, jobs, studies, maintenance, passcode, audit,
+    backup, upkeep,
 ):  # fmt: skip
     module.add_to(app)
 

@@ -14,7 +14,7 @@ from dicom_node.cli.options import ConfigFile, Home, fail, out, read_config
 from dicom_node.node import audit_trail
 from dicom_node.observe.audit import AuditEvent
 from dicom_node.observe.audit_chain import read_head
-from dicom_node.process import utc_now
+from dicom_node.process import keep_files_private, utc_now
 from dicom_node.store.backup import back_up
 from dicom_node.store.database import open_database
 from dicom_node.store.files import write_durably
@@ -37,6 +37,7 @@ def backup(
         fail(f"{target} lies inside the home folder; take another disk")
     if not settings.store_dir.is_dir():
         fail(f"{settings.home} holds no node")
+    keep_files_private()
     (target / MANIFEST).unlink(missing_ok=True)
     started = utc_now()
     copied = back_up(settings.home, settings.sqlalchemy_url, target)

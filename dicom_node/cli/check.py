@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import typer
 from rich.table import Table
 
-from dicom_node.cli.check_door import Verdict, destination_certificates, door, ports
+from dicom_node.cli.check_dicomweb import dicomweb
+from dicom_node.cli.check_door import ports
+from dicom_node.cli.check_home import disk
+from dicom_node.cli.check_tls import destination_certificates, door, syslog
 from dicom_node.cli.options import (
     EXIT_FAILED,
     ConfigFile,
@@ -21,19 +25,26 @@ from dicom_node.cli.options import (
     print_json,
     read_config,
 )
+from dicom_node.cli.verdict import Verdict
 from dicom_node.config import NodeConfig
-from dicom_node.errors import ModelError, NodeError
+from dicom_node.config_destinations import DestinationConfig, DicomwebConfig
+from dicom_node.errors import ModelError, NodeError, Transient
+from dicom_node.process import utc_now
 
+if TYPE_CHECKING:
+    from dicom_node.store.database import Database
+
+_CLOCKS_MAY_DIFFER = timedelta(seconds=2)
 STYLE = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 
 
 def check(
     home: Home = None, config: ConfigFile = None, send_to: SendTo = None, as_json: Json = False
 ) -> None:
-    """Verify configuration, database, disk, models, device and each destination (C-ECHO)."""
+    """Verify configuration, database, disk, models, device and every destination."""
     settings = read_config(home, config, send_to=send_to)
     verdicts = [Verdict("configuration", "ok", f"home {settings.home}")]
-    for examine in (_rules, _home, _database, ports, door, _validators, _models, _destinations):
+    for examine in EXAMINATIONS:
         verdicts += _guarded(examine, settings)
     if as_json:
         print_json([asdict(verdict) for verdict in verdicts])
@@ -76,36 +87,41 @@ def _rules(settings: NodeConfig) -> Iterator[Verdict]:
             )
 
 
-def _home(settings: NodeConfig) -> Iterator[Verdict]:
-    folder = settings.home
-    while not folder.exists():
-        folder = folder.parent
-    if not os.access(folder, os.W_OK):
-        yield Verdict("disk", "failed", f"{folder} is not writable", "give the node's user access")
-        return
-    free, floor = shutil.disk_usage(folder).free, settings.dicom.minimum_free_bytes
-    found = f"{free / 1e9:.1f} GB free, floor {floor / 1e9:.1f} GB"
-    if free < floor:
-        yield Verdict("disk", "failed", found, "free space: images are refused (0xA700) until then")
-    else:
-        yield Verdict("disk", "ok", found)
-
-
 def _database(settings: NodeConfig) -> Iterator[Verdict]:
     from dicom_node.store.database import open_database
-    from dicom_node.store.overview import counts
 
-    database = open_database(settings.sqlalchemy_url)
-    if database.is_sqlite and not (settings.home / "node.db").exists():
-        yield Verdict("database", "ok", "SQLite; made at the first start")
+    with closing(open_database(settings.sqlalchemy_url)) as database:
+        if database.is_sqlite and not (settings.home / "node.db").exists():
+            yield Verdict("database", "ok", "SQLite; made at the first start")
+            return
+        yield from _schema(database)
+
+
+def _schema(database: Database) -> Iterator[Verdict]:
+    try:
+        found, head = database.schema_state()
+        shown = database.server_time()
+    except Transient as error:
+        mend = "is the server running, and do host, user and password of database_url fit?"
+        yield Verdict("database", "failed", f"{database.place}: {error}", mend)
         return
-    found, head = database.schema_state()
     if found != head:
         mend = "run `dicom-node db upgrade`"
+        if not database.knows(found):
+            mend = "install the newer version that it is of, or restore this one's backup"
         yield Verdict("database", "failed", f"schema {found or 'absent'}, needed {head}", mend)
         return
+    if shown is not None and abs(shown - utc_now()) > _CLOCKS_MAY_DIFFER:
+        odd = f"{database.place} has another time than this machine: {shown - utc_now()}"
+        yield Verdict("clock", "warning", odd, "let both follow NTP: leases go by these clocks")
     kind = "SQLite" if database.is_sqlite else "PostgreSQL"
     yield Verdict("database", "ok", f"{kind}, schema {found}")
+    yield from _waiting_for_a_person(database)
+
+
+def _waiting_for_a_person(database: Database) -> Iterator[Verdict]:
+    from dicom_node.store.counts import counts
+
     with database.read() as connection:
         numbers = counts(connection)
     parked = numbers.jobs_by_state.get("parked", 0) + numbers.jobs_by_state.get("failed", 0)
@@ -155,6 +171,9 @@ def _destinations(settings: NodeConfig) -> Iterator[Verdict]:
     from dicom_node.deliver.dimse import echo
 
     for name, peer in settings.peers.items():
+        if isinstance(peer, DicomwebConfig):
+            yield from dicomweb(name, peer)
+            continue
         place = f"{peer.ae_title}@{peer.host}:{peer.port}"
         try:
             echo(peer, settings.ae_title)
@@ -162,10 +181,30 @@ def _destinations(settings: NodeConfig) -> Iterator[Verdict]:
             yield Verdict("destination", "failed", f"{name}: {error}", f"check {place}")
             continue
         yield Verdict("destination", "ok", f"{name}: {place} answers C-ECHO")
+        yield from _takes_results(name, peer, settings.ae_title)
         yield from destination_certificates(name, peer)
     if not settings.peers:
         mend = "give --send-to AET@HOST:PORT to return results to an archive"
         yield Verdict("destination", "warning", "none: results stay in the store", mend)
+
+
+def _takes_results(name: str, peer: DestinationConfig, ae_title: str) -> Iterator[Verdict]:
+    """Whether the results' SOP classes are negotiated: a C-ECHO does not tell."""
+    from dicom_node.deliver.probe import refused_results
+
+    try:
+        refused = refused_results(peer, ae_title)
+    except NodeError as error:
+        yield Verdict("destination", "failed", f"{name}: {error}", "look into its log")
+        return
+    for uid in refused:
+        found = f"{name} does not accept {uid.name}: such results would be parked"
+        yield Verdict("destination", "failed", found, "enable that SOP class there")
+
+
+EXAMINATIONS = (
+    _rules, disk, _database, ports, door, _validators, _models, _destinations, syslog,
+)  # fmt: skip
 
 
 def add_to(app: typer.Typer) -> None:

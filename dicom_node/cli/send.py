@@ -18,7 +18,7 @@ from dicom_node.cli.options import (
     print_json,
     read_config,
 )
-from dicom_node.config import parse_peer
+from dicom_node.config_destinations import parse_peer
 
 SHOWN = 20  # failures printed one by one; --json lists all
 

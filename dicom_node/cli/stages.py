@@ -1,140 +1,40 @@
-"""`serve` and the stages that it is made of, each a process of its own."""
+"""The stages that `serve` is made of, each a process of its own."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import structlog
 import typer
 
-from dicom_node.cli.options import (
-    AeTitleOption,
-    ConfigFile,
-    DicomHost,
-    DicomPort,
-    Home,
-    SendTo,
-    Supervised,
-    WebPort,
-    overrides_from,
-    read_config,
-)
-from dicom_node.config import NodeConfig, load_config
+from dicom_node.cli.options import ConfigFile, Home, Supervised, read_config
+from dicom_node.config import NodeConfig
+from dicom_node.config_destinations import DestinationConfig
 from dicom_node.domain.retry import RetryPolicy
 from dicom_node.domain.study import CompletionPolicy
-from dicom_node.errors import ConfigError
+from dicom_node.errors import Transient
 from dicom_node.failpoint import arm_failpoints
 from dicom_node.loop import run_loop
-from dicom_node.node import (
-    Supervisor,
-    audit_trail,
-    child_environment,
-    note_settings,
-    prepare,
-    retention_policy,
-)
+from dicom_node.node import audit_trail, note_settings, prepare, retention_policy
 from dicom_node.observe.audit import AuditEvent, StudyPart
 from dicom_node.observe.logs import configure_logging
-from dicom_node.process import report_ready, stop_on_signals, utc_now, worker_name
+from dicom_node.process import (
+    keep_files_private,
+    report_ready,
+    stop_on_signals,
+    utc_now,
+    worker_name,
+)
 
-PORT_SECONDS = 10.0
+LISTENING_SECONDS = 1.0
 _log = structlog.get_logger()
-
-
-def serve(
-    home: Home = None,
-    config: ConfigFile = None,
-    ae_title: AeTitleOption = None,
-    dicom_host: DicomHost = None,
-    dicom_port: DicomPort = None,
-    web_port: WebPort = None,
-    send_to: SendTo = None,
-) -> None:
-    """Run the whole node until told to stop: the first signal drains, the second ends at once."""
-    flags = overrides_from(
-        home=home.absolute() if home else None,
-        ae_title=ae_title,
-        dicom__host=dicom_host,
-        dicom__port=dicom_port,
-        web__port=web_port,
-        send_to=send_to,
-    )
-    settings = load_config(config, flags)
-    configure_logging(settings.log, "serve")
-    _check_before_start(settings)
-    prepare(settings).close()
-    environment = child_environment(flags)
-    if config is not None:
-        environment["DICOM_NODE_CONFIG_FILE"] = str(config.absolute())
-    announce = _Announcer(settings)
-    supervisor = Supervisor(settings, environment, announce)
-    trail = audit_trail(settings, "serve")
-    with stop_on_signals(supervised=False) as stop, trail.running():
-        supervisor.run(stop)
-
-
-class _Announcer:
-    """Prints the one line `ready` once associations are accepted (and the web port is known)."""
-
-    def __init__(self, config: NodeConfig) -> None:
-        self._facts: dict[str, Any] = {"ae_title": config.ae_title}
-        self._waiting = {"receive"} | ({"web"} if config.web.port is not None else set())
-
-    def __call__(self, stage: str, facts: dict[str, Any]) -> None:
-        if stage in self._waiting:
-            self._waiting.discard(stage)
-            self._facts |= facts
-            if not self._waiting:
-                report_ready(supervised=False, **self._facts)
-
-
-def _check_before_start(config: NodeConfig) -> None:
-    """What would make a stage die again and again must stop `serve` at once."""
-    from dicom_node.receive.users import load_users
-    from dicom_node.route.rules import load_routes
-    from dicom_node.tls import server_context
-
-    load_routes(config.routes_file)
-    if config.dicom.tls is not None:
-        server_context(config.dicom.tls)
-    if config.dicom.users_file is not None:
-        load_users(config.dicom.users_file)
-    for name, host, port in (
-        ("dicom.port", config.dicom.host, config.dicom.port),
-        ("dicom.tls.port", config.dicom.host, config.dicom.tls and config.dicom.tls.port),
-        ("web.port", config.web.host, config.web.port),
-    ):
-        if port:
-            _wait_until_free(name, host, port)
-
-
-def _wait_until_free(name: str, host: str, port: int) -> None:
-    """Wait for stages that an earlier, killed node left behind: they end by themselves.
-
-    Receivers may share a port, so that a second node would quietly take half of the images.
-    """
-    deadline = time.monotonic() + PORT_SECONDS
-    while _answers(host, port):
-        if time.monotonic() > deadline:
-            raise ConfigError(
-                f"{name}: another program listens on {host}:{port}; stop it or take another port"
-            )
-        time.sleep(0.2)
-
-
-def _answers(host: str, port: int) -> bool:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.settimeout(1)
-        return probe.connect_ex((host, port)) == 0
 
 
 def receive(home: Home = None, config: ConfigFile = None, supervised: Supervised = False) -> None:
@@ -143,6 +43,12 @@ def receive(home: Home = None, config: ConfigFile = None, supervised: Supervised
     from dicom_node.store.files import make_folder
 
     settings = _settings(home, config, "receive")
+    if settings.dicom.takes_anybody:
+        _log.warning(
+            "whoever reaches this port may send images: list the senders in dicom.peers",
+            action="anybody_may_send",
+            host=settings.dicom.host,
+        )
     make_folder(settings.inbox_dir)
     trail = audit_trail(settings, "receive")
     note_settings(settings, trail)
@@ -151,8 +57,12 @@ def receive(home: Home = None, config: ConfigFile = None, supervised: Supervised
         port = receiver.start()
         facts = {} if receiver.tls_port is None else {"dicom_tls_port": receiver.tls_port}
         report_ready(supervised=supervised, dicom_port=port, **facts)
-        stop.wait()
+        # A port that nobody listens at ends the process, so that it is started again.
+        while receiver.is_listening() and not stop.wait(LISTENING_SECONDS):
+            pass
         receiver.stop()
+        if not stop.is_set():
+            raise Transient("a port was lost: read `thread_died` above")
 
 
 def assemble(home: Home = None, config: ConfigFile = None, supervised: Supervised = False) -> None:
@@ -177,7 +87,11 @@ def assemble(home: Home = None, config: ConfigFile = None, supervised: Supervise
         utc_now,
         audit=trail,
     )
-    peers = {name: peer.ae_title for name, peer in settings.peers.items()}
+    peers = {
+        name: peer.ae_title
+        for name, peer in settings.peers.items()
+        if isinstance(peer, DestinationConfig)
+    }
     router = Router(database, routes, peers, settings.default_destinations, utc_now)
 
     def removed(study_instance_uid: str, size: int) -> None:
@@ -244,16 +158,23 @@ def score_worker(
     from dicom_node.score.lean import import_monai_lean
 
     import_monai_lean()
-    from dicom_node.score.guard import volunteer_for_the_oom_killer
+    from dicom_node.guard import JobGuard, condemn_in, job_limits, volunteer_for_the_oom_killer
     from dicom_node.score.worker import Scorer
+    from dicom_node.store.turns import Turns
+    from dicom_node.store.unsettled import give_back, leave_note
 
     volunteer_for_the_oom_killer()
     settings = _settings(home, config, "score-worker")
     database = prepare(settings)
-    worker, alone = worker_name(), threading.Lock()
-    reporter = Reporter(database, settings, worker=worker, clock=utc_now, alone=alone)
+    give_back(settings.home, database, utc_now)
+    worker, turns = worker_name(), Turns()
+    limits = job_limits(settings.scoring)
+    guard = JobGuard(limits, condemn_in(database, worker, utc_now))
+    reporter = Reporter(database, settings, worker=worker, clock=utc_now, guard=guard, turns=turns)
     trail = audit_trail(settings, "score-worker")
-    scorer = Scorer(database, settings, worker=worker, clock=utc_now, alone=alone, audit=trail)
+    scorer = Scorer(
+        database, settings, worker=worker, clock=utc_now, guard=guard, turns=turns, audit=trail
+    )
     scorer.load_models()  # before signals are caught: until now there is nothing to drain
     for name, digest in scorer.model_digests().items():
         trail.note_digest(AuditEvent.MODEL_CHANGED, f"model {name}", digest)
@@ -265,6 +186,9 @@ def score_worker(
         finally:
             stop.set()
             reporting.join()
+            for token in (scorer.unsettled, reporter.unsettled):
+                if token is not None:
+                    leave_note(settings.home, token)
 
 
 def deliver(home: Home = None, config: ConfigFile = None, supervised: Supervised = False) -> None:
@@ -309,6 +233,13 @@ def web(home: Home = None, config: ConfigFile = None, supervised: Supervised = F
     from dicom_node.web.server import serve_web
 
     settings = _settings(home, config, "web")
+    if settings.web.is_open:
+        _log.warning(
+            "whoever reaches this address sees every result: there is no login; let a reverse "
+            "proxy with one stand in front",
+            action="web_without_login",
+            host=settings.web.host,
+        )
     database = prepare(settings)
     trail = audit_trail(settings, "web")
     with stop_on_signals(supervised=supervised) as stop, trail.running():
@@ -323,6 +254,7 @@ def web(home: Home = None, config: ConfigFile = None, supervised: Supervised = F
 
 def _settings(home: Path | None, config: Path | None, process: str) -> NodeConfig:
     settings = read_config(home, config)
+    keep_files_private()
     configure_logging(settings.log, process)
     if arm_failpoints():
         _log.warning("failpoints are armed: this is a test", action="failpoints_armed")
@@ -343,7 +275,6 @@ def _in_thread(name: str, step: Callable[[], bool], stop: threading.Event) -> th
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    app.command()(serve)
     for command in (receive, assemble, deliver, web):
         app.command(rich_help_panel="Single stages")(command)
     app.command("score-worker", rich_help_panel="Single stages")(score_worker)

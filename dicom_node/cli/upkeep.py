@@ -15,19 +15,11 @@ from dicom_node.observe.audit import AuditEvent
 from dicom_node.observe.logs import configure_logging
 from dicom_node.process import utc_now
 from dicom_node.store.fsck import Problem, Survey, examine
-from dicom_node.store.fsck_files import (
-    check_instances,
-    check_orphans,
-    check_predictions,
-    check_quarantine,
-    check_results,
-)
-from dicom_node.store.fsck_rows import (
-    check_jobs,
-    check_leases,
-    check_leftovers,
-    check_unsettled,
-)
+from dicom_node.store.fsck_files import check_instances, check_orphans, check_quarantine
+from dicom_node.store.fsck_leftovers import check_half_written, check_inbox
+from dicom_node.store.fsck_outbox import check_deliveries, check_outbox
+from dicom_node.store.fsck_results import check_predictions, check_results
+from dicom_node.store.fsck_rows import check_jobs, check_leases, check_unsettled
 from dicom_node.store.pruning import Pruner
 
 CHECKS = (
@@ -37,9 +29,12 @@ CHECKS = (
     check_quarantine,
     check_orphans,
     check_jobs,
+    check_deliveries,
+    check_outbox,  # before what settles jobs whose deliveries are all settled
     check_unsettled,
     check_leases,
-    check_leftovers,
+    check_half_written,
+    check_inbox,
 )
 EXIT_FOUND, EXIT_NEEDS_PERSON = 1, 2
 SHOWN = 10_000
@@ -103,6 +98,7 @@ def fsck(
             prepare(settings),
             settings.store_dir,
             settings.inbox_dir,
+            settings.commitment_dir,
             utc_now(),
             settings.scoring.max_attempts,
             deep,
@@ -114,10 +110,19 @@ def fsck(
         print_json([_plain(problem) for problem in found])
     else:
         out.print(_table(found) if found else "database and files agree")
+        if found:
+            out.print(_summary(found))
     if any(problem.needs_person for problem in found):
         raise typer.Exit(EXIT_NEEDS_PERSON)
     if found:
         raise typer.Exit(EXIT_FOUND)
+
+
+def _summary(found: list[Problem]) -> str:
+    person = sum(problem.needs_person for problem in found)
+    repaired = sum(problem.repaired is not None for problem in found)
+    left = len(found) - person - repaired
+    return f"{repaired} repaired, {left} left for --repair, {person} left for a person"
 
 
 def _plain(problem: Problem) -> dict[str, object]:

@@ -11,7 +11,8 @@ import structlog
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 
-from dicom_node.config import DestinationConfig, NodeConfig
+from dicom_node.config import NodeConfig
+from dicom_node.config_destinations import DestinationConfig
 from dicom_node.deliver.commitment import answer_sender
 from dicom_node.domain.commitment import Reference
 from dicom_node.domain.retry import GiveUp, RetryPolicy, decide_retry
@@ -58,7 +59,11 @@ class Answers:
         self._policy = policy
         self._box = box
         self._clock = clock
-        self._senders = {peer.ae_title.strip(): peer for peer in config.peers.values()}
+        self._senders = {
+            peer.ae_title.strip(): peer
+            for peer in config.peers.values()
+            if isinstance(peer, DestinationConfig)
+        }
 
     def take_requests(self) -> None:
         """Judge what senders ask for, and lay out the answers."""

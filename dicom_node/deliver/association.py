@@ -8,7 +8,6 @@ from __future__ import annotations
 import socket
 import ssl
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,25 +16,26 @@ from typing import Any
 from pydicom.uid import UID
 from pynetdicom.ae import ApplicationEntity as AE
 from pynetdicom.association import Association
-from pynetdicom.events import EVT_CONN_CLOSE, EVT_CONN_OPEN, EventHandlerType
+from pynetdicom.events import EVT_CONN_CLOSE, EVT_CONN_OPEN, Event, EventHandlerType
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
-from dicom_node.config import DestinationConfig
+from dicom_node.config_destinations import DestinationConfig
+from dicom_node.deliver.pause import ReactorPause
+from dicom_node.deliver.unreachable import why_no_connection
+from dicom_node.deliver.watch import AssociationWatch
 from dicom_node.dimse import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
     UNLIMITED_PDU,
     DimseSocket,
+    PatientStateMachine,
     prepare_pynetdicom,
     prepare_socket,
 )
 from dicom_node.errors import ConfigError, DeliveryRejected, DestinationUnavailable
 from dicom_node.tls import client_context
-from dicom_node.tls_failures import explain_failure
-
-_WAKE_SECONDS = 0.05
 
 
 class _Connection(DimseSocket):
@@ -52,16 +52,33 @@ class _Connection(DimseSocket):
 
 
 class _Entity(AE):
-    """Our side as a requestor."""
+    """Our side as a requestor, for one association."""
 
+    called: str = ""
     connection: _Connection | None = None
+    watch: AssociationWatch | None = None
 
     def _create_socket(
         self, assoc: Association, address: AddressInformation, tls_args: Any
     ) -> AssociationSocket:
         self.connection = _Connection(assoc, address=address)
         self.connection.tls_args = tls_args
+        assoc.dul.state_machine = PatientStateMachine(assoc.dul)
+        assoc._reactor_checkpoint = ReactorPause(assoc)
+        self.watch = AssociationWatch(assoc, self.called)
         return self.connection
+
+    def connection_lost(self, _event: Event) -> None:
+        """On EVT_CONN_CLOSE: let nobody wait for an answer."""
+        if self.watch is not None:
+            self.watch.connection_lost()
+
+    def close(self) -> None:
+        """End the watch and, where the peer has gone first and the library left it, the socket."""
+        if self.watch is not None:
+            self.watch.done()
+        if self.connection is not None and self.connection.socket is not None:
+            self.connection.socket.close()
 
 
 @contextmanager
@@ -89,32 +106,30 @@ def associate(
     DeliveryRejected
         The destination accepts none of the presentation contexts.
     """
-    done = threading.Event()
-    association = _request(destination, calling_ae_title, contexts, roles, handlers, done)
+    prepare_pynetdicom()
+    entity = _Entity(ae_title=calling_ae_title)
+    entity.called = destination.ae_title
     try:
-        yield association
-    except BaseException:
-        association.abort()
-        raise
-    else:
+        association = _request(entity, destination, contexts, roles, handlers)
+        try:
+            yield association
+        except BaseException:
+            association.abort()
+            raise
         if association.is_established:
             association.release()
     finally:
-        done.set()
-        _close_socket(association)
+        entity.close()
 
 
 def _request(
+    entity: _Entity,
     destination: DestinationConfig,
-    calling_ae_title: str,
     contexts: Sequence[PresentationContext],
     roles: Sequence[SCP_SCU_RoleSelectionNegotiation],
     handlers: Sequence[EventHandlerType],
-    done: threading.Event,
 ) -> Association:
-    prepare_pynetdicom()
     response_seconds = destination.response_timeout.total_seconds()
-    entity = _Entity(ae_title=calling_ae_title)
     entity.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
     entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     entity.connection_timeout = destination.connect_timeout.total_seconds()
@@ -134,22 +149,18 @@ def _request(
             evt_handlers=[
                 *handlers,
                 (EVT_CONN_OPEN, lambda event: prepare_socket(event, response_seconds)),
-                (EVT_CONN_CLOSE, lambda event: _wake_until(event.assoc, done)),
+                (EVT_CONN_CLOSE, entity.connection_lost),
             ],
         )
     except socket.gaierror as error:
-        raise DestinationUnavailable(
-            f"{destination.host}: the host name cannot be resolved; correct the host"
-        ) from error
+        raise DestinationUnavailable(_why_no_connection(destination, error)) from error
     if association.is_established:
         return association
-    done.set()
-    _close_socket(association)
     failure = None if entity.connection is None else entity.connection.failure
     if failure is not None:
         raise DestinationUnavailable(_why_no_connection(destination, failure)) from failure
     waited = time.monotonic() - started
-    raise _why_no_association(association, destination, calling_ae_title, waited)
+    raise _why_no_association(association, destination, entity.ae_title, waited)
 
 
 def _tls_args(destination: DestinationConfig) -> tuple[ssl.SSLContext, str] | None:
@@ -163,42 +174,17 @@ def _tls_args(destination: DestinationConfig) -> tuple[ssl.SSLContext, str] | No
     return context, destination.tls.server_name or destination.host
 
 
-def _wake_until(association: Association, done: threading.Event) -> None:
-    """Keep telling whoever waits for an answer that the connection is gone.
-
-    The library tells it once, and where its reactor takes that, a request begun in the same
-    moment waits for its whole time-out.
-    """
-
-    def wake() -> None:
-        while not done.wait(_WAKE_SECONDS):
-            association.dimse.msg_queue.put((None, None))
-
-    threading.Thread(target=wake, name="connection-lost", daemon=True).start()
-
-
-def _close_socket(association: Association) -> None:
-    """Where the peer has gone first, the library may leave its socket open."""
-    wrapper = association.dul.socket
-    if wrapper is not None and wrapper.socket is not None:
-        wrapper.socket.close()
-
-
 def _name(destination: DestinationConfig) -> str:
     return f"{destination.ae_title} at {destination.host}:{destination.port}"
 
 
 def _why_no_connection(destination: DestinationConfig, failure: OSError) -> str:
-    name = _name(destination)
-    if isinstance(failure, ConnectionRefusedError):
-        return f"{name} refused the connection; is it running, and is the port right?"
-    if isinstance(failure, TimeoutError):
-        limit = destination.connect_timeout.total_seconds()
-        return f"{name} did not answer within {limit:g} s; check host, port and firewall"
-    if destination.tls is not None and isinstance(failure, ssl.SSLError | ConnectionResetError):
-        explained = explain_failure(failure)
-        return f"{name}: {explained.found}; {explained.remedy}"
-    return f"{name} cannot be reached ({failure.strerror}); check host, port and network"
+    return why_no_connection(
+        _name(destination),
+        failure,
+        limit_seconds=destination.connect_timeout.total_seconds(),
+        tls=destination.tls is not None,
+    )
 
 
 def _why_no_association(
@@ -212,7 +198,7 @@ def _why_no_association(
     if association.is_rejected:
         reason = _why_rejected(association, destination, calling_ae_title)
         return DestinationUnavailable(f"{name} {reason}")
-    if association.rejected_contexts:
+    if association.rejected_contexts and not association.accepted_contexts:
         return DeliveryRejected(f"{name} accepts none of the SOP classes and transfer syntaxes")
     if waited_seconds >= limit:
         return DestinationUnavailable(

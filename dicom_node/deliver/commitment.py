@@ -14,7 +14,7 @@ from pynetdicom.association import Association
 from pynetdicom.events import EVT_N_EVENT_REPORT, Event
 from pynetdicom.presentation import build_context
 
-from dicom_node.config import DestinationConfig
+from dicom_node.config_destinations import DestinationConfig
 from dicom_node.deliver.association import associate
 from dicom_node.deliver.statuses import SUCCESS
 from dicom_node.domain.commitment import CommitmentReport, CommitmentRequest

@@ -8,9 +8,9 @@ from uuid import uuid4
 
 import structlog
 
-from dicom_node.config import DestinationConfig
+from dicom_node.config_destinations import Destination, DestinationConfig, DicomwebConfig
+from dicom_node.deliver import qido, query
 from dicom_node.deliver.commitment import ask
-from dicom_node.deliver.query import look_for
 from dicom_node.deliver.settle import Settler, Settling
 from dicom_node.domain.commitment import (
     LOOKS_PER_COPY,
@@ -48,7 +48,7 @@ class Confirmer:
         self._ae_title = ae_title
         self._clock = clock
 
-    def confirm(self, peer: DestinationConfig, batch: Sequence[Delivery]) -> None:
+    def confirm(self, peer: Destination, batch: Sequence[Delivery]) -> None:
         """Ask for what was claimed; every delivery of the batch is settled."""
         if peer.confirm == "status":  # the configuration has changed: the status was success
             with self._settler.begin() as settling:
@@ -56,11 +56,11 @@ class Confirmer:
                     settling.delivered(delivery, remark=None)
         elif peer.confirm == "query":
             self._look(peer, batch)
-        else:
+        elif isinstance(peer, DestinationConfig):
             self._ask(peer, batch)
 
-    def first_question_after(self, peer: DestinationConfig) -> timedelta:
-        """How long after the C-STORE a destination is asked."""
+    def first_question_after(self, peer: Destination) -> timedelta:
+        """How long after it took an object a destination is asked."""
         return peer.query_after if peer.confirm == "query" else timedelta(0)
 
     def take_reports(self) -> None:
@@ -140,7 +140,7 @@ class Confirmer:
                     left.append(delivery)
         return left
 
-    def _look(self, peer: DestinationConfig, batch: Sequence[Delivery]) -> None:
+    def _look(self, peer: Destination, batch: Sequence[Delivery]) -> None:
         left = list(batch)
 
         def on_look(delivery: Delivery, found: bool) -> None:
@@ -154,11 +154,15 @@ class Confirmer:
                     settling.postponed(delivery, "stored, but the query does not find it yet")
 
         try:
-            look_for(peer, self._ae_title, batch, on_look)
+            if isinstance(peer, DicomwebConfig):
+                qido.look_for(peer, batch, on_look)
+            else:
+                query.look_for(peer, self._ae_title, batch, on_look)
         except DestinationUnavailable as error:
             with self._settler.begin() as settling:
                 for delivery in left:
-                    settling.postponed(delivery, f"stored, but not confirmed: {error}")
+                    reason = f"stored, but not confirmed: {error}"
+                    settling.postponed(delivery, reason, wait=error.wait)
         except DeliveryRejected as error:
             self._park(left, f"stored, but cannot be confirmed: {error}")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,20 +9,19 @@ from pathlib import Path
 from typing import Final
 
 from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    MediaStorageDirectoryStorage,
 )
 from pynetdicom.association import Association
+from pynetdicom.events import EVT_DIMSE_RECV, Event
 from pynetdicom.presentation import PresentationContext, build_context
 
-from dicom_node.config import DestinationConfig
+from dicom_node.config_destinations import DestinationConfig
 from dicom_node.deliver.association import associate
+from dicom_node.deliver.part10 import UNREADABLE, StoredFile, read_stored
 from dicom_node.deliver.statuses import SUCCESS, judge_status
 from dicom_node.errors import BadInput, DeliveryRejected, DestinationUnavailable
 
@@ -34,19 +31,6 @@ _CONVERTIBLE: Final = (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     DeflatedExplicitVRLittleEndian,
-)
-# What pydicom raises at bytes that are not what they claim.
-_UNREADABLE: Final = (
-    InvalidDicomError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    NotImplementedError,
-    OSError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
 )
 _MAX_CONTEXTS = 128  # PS3.8 section 9.3.2.2: odd numbers from 1 to 255
 _CONTEXTS_PER_KIND = 2
@@ -79,16 +63,33 @@ class SendOutcome:
         return self.error is None
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
-    path: Path
-    sop_class_uid: str
-    transfer_syntax_uid: str
-    size: int
+class _Answers:
+    """Notices answers to requests that are not under way: the library takes any for the next.
 
-    @property
-    def kind(self) -> tuple[str, str]:
-        return self.sop_class_uid, self.transfer_syntax_uid
+    A peer that answers one object twice would have the next one count as stored.
+
+    Attributes
+    ----------
+    strayed
+        Whether there was one; what came beside it proves nothing.
+    """
+
+    def __init__(self) -> None:
+        self.strayed = False
+        self._expected: int | None = None
+
+    def expect(self, message_id: int) -> None:
+        """A request is about to be sent."""
+        self._expected = message_id
+
+    def on_message(self, event: Event) -> None:
+        """On EVT_DIMSE_RECV."""
+        answered = event.message.command_set.get("MessageIDBeingRespondedTo")
+        if answered is None:
+            return  # a request of the peer
+        if answered != self._expected:
+            self.strayed = True
+        self._expected = None
 
 
 OnResult = Callable[[Path, SendOutcome], None]
@@ -136,7 +137,7 @@ def send_files(
     files = []
     for path in paths:
         try:
-            files.append(_read_file(path))
+            files.append(read_stored(path))
         except BadInput as error:
             on_result(path, SendOutcome(None, error=DeliveryRejected(str(error))))
     for batch in _batches(files):
@@ -162,7 +163,7 @@ def send_folder(
         if not path.is_file():
             continue
         try:
-            _read_file(path)
+            read_stored(path)
         except BadInput as error:
             skipped[path] = str(error)
         else:
@@ -171,26 +172,9 @@ def send_folder(
     return skipped
 
 
-def _read_file(path: Path) -> _File:
-    try:
-        meta = read_file_meta_info(path)
-    except _UNREADABLE as error:
-        raise BadInput("not a DICOM file (PS3.10): it has no preamble and file meta") from error
-    sop_class_uid = str(meta.get("MediaStorageSOPClassUID", ""))
-    transfer_syntax_uid = str(meta.get("TransferSyntaxUID", ""))
-    if sop_class_uid == MediaStorageDirectoryStorage:
-        raise BadInput("a DICOMDIR, which is not sent")
-    if not (sop_class_uid and transfer_syntax_uid and meta.get("MediaStorageSOPInstanceUID")):
-        raise BadInput(
-            "file meta lacks MediaStorageSOPClassUID (0002,0002), MediaStorageSOPInstanceUID "
-            "(0002,0003) or TransferSyntaxUID (0002,0010)"
-        )
-    return _File(path, sop_class_uid, transfer_syntax_uid, path.stat().st_size)
-
-
-def _batches(files: Sequence[_File]) -> Iterator[list[_File]]:
+def _batches(files: Sequence[StoredFile]) -> Iterator[list[StoredFile]]:
     """Files in their order, cut where their kinds would need too many presentation contexts."""
-    batch: list[_File] = []
+    batch: list[StoredFile] = []
     kinds: set[tuple[str, str]] = set()
     for file in files:
         if len(kinds | {file.kind}) * _CONTEXTS_PER_KIND > _MAX_CONTEXTS:
@@ -203,14 +187,23 @@ def _batches(files: Sequence[_File]) -> Iterator[list[_File]]:
 
 
 def _send_batch(
-    destination: DestinationConfig, calling_ae_title: str, batch: list[_File], on_result: OnResult
+    destination: DestinationConfig,
+    calling_ae_title: str,
+    batch: list[StoredFile],
+    on_result: OnResult,
 ) -> None:
     waiting, losses = deque(batch), 0
     while waiting:
         give_up: DestinationUnavailable | DeliveryRejected | None = None
+        answers = _Answers()
         try:
-            with associate(destination, calling_ae_title, _contexts(waiting)) as association:
-                answered = _send_over(association, destination, waiting, on_result)
+            with associate(
+                destination,
+                calling_ae_title,
+                _contexts(waiting),
+                handlers=[(EVT_DIMSE_RECV, answers.on_message)],
+            ) as association:
+                answered = _send_over(association, destination, waiting, answers, on_result)
         except (DestinationUnavailable, DeliveryRejected) as error:
             give_up = error
         else:
@@ -225,7 +218,8 @@ def _send_batch(
 def _send_over(
     association: Association,
     destination: DestinationConfig,
-    waiting: deque[_File],
+    waiting: deque[StoredFile],
+    answers: _Answers,
     on_result: OnResult,
 ) -> bool:
     """Send what waits until all is sent or the association is lost; whether there was an answer."""
@@ -233,17 +227,24 @@ def _send_over(
     while waiting:
         file = waiting.popleft()
         message_id = message_id % _MAX_MESSAGE_ID + 1
-        outcome = _send(association, destination, file, message_id)
+        answers.expect(message_id)
+        outcome = _send(association, destination, file, message_id, answers)
         on_result(file.path, outcome)
         if outcome.status is None and isinstance(outcome.error, DestinationUnavailable):
             association.abort()
             break
         answered = True
+        if not association.is_established:
+            break  # the next file goes over another, and is not blamed
     return answered
 
 
 def _send(
-    association: Association, destination: DestinationConfig, file: _File, message_id: int
+    association: Association,
+    destination: DestinationConfig,
+    file: StoredFile,
+    message_id: int,
+    answers: _Answers,
 ) -> SendOutcome:
     accepted = {
         context.transfer_syntax[0]
@@ -265,17 +266,23 @@ def _send(
         answer = association.send_c_store(content, msg_id=message_id)
     except RuntimeError:  # no longer established
         answer = Dataset()
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
+        association.abort()  # part of the object may be under way, and no other may follow it
         reason = f"the file cannot be read or re-encoded ({type(error).__name__})"
+        if isinstance(error, OSError) and error.errno is not None:
+            return SendOutcome(None, error=DestinationUnavailable(reason))  # the disk's doing
         return SendOutcome(None, error=DeliveryRejected(reason))
     status: int | None = answer.get("Status")
+    if answers.strayed:
+        reason = f"{destination.ae_title} answered another C-STORE than the one it was sent"
+        return SendOutcome(None, error=DestinationUnavailable(reason))
     if status is None:
         reason = f"{destination.ae_title} gave no answer to C-STORE or ended the association"
         return SendOutcome(None, error=DestinationUnavailable(reason))
     return SendOutcome(status, *judge_status(status))
 
 
-def _contexts(files: Iterable[_File]) -> list[PresentationContext]:
+def _contexts(files: Iterable[StoredFile]) -> list[PresentationContext]:
     """The stored transfer syntax alone, so that it wins; plain ones beside it where convertible."""
     contexts = []
     for sop_class_uid, transfer_syntax_uid in dict.fromkeys(file.kind for file in files):

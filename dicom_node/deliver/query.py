@@ -10,7 +10,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 
-from dicom_node.config import DestinationConfig
+from dicom_node.config_destinations import DestinationConfig
 from dicom_node.deliver.association import associate
 from dicom_node.deliver.statuses import SUCCESS
 from dicom_node.errors import DeliveryRejected, DestinationUnavailable

@@ -7,15 +7,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import structlog
 
+from dicom_node.domain.clock import LONGEST_WAIT
 from dicom_node.domain.commitment import MOST_DENIALS
 from dicom_node.domain.retry import GiveUp, RetryPolicy, decide_retry
 from dicom_node.errors import short_uid
 from dicom_node.store.database import Connection, Database
 from dicom_node.store.deliveries import PENDING, Delivery
+from dicom_node.store.events import add_event
+from dicom_node.store.identity import dispute_over_job
+from dicom_node.store.rebuild import build_again, was_built_again
 from dicom_node.store.settlements import (
     settle_delivered,
     settle_denied,
@@ -24,6 +29,7 @@ from dicom_node.store.settlements import (
     settle_sent,
 )
 
+_RESTORE = "restore it from a backup, then `jobs retry`"
 _log = structlog.get_logger()
 
 
@@ -62,10 +68,16 @@ class Settling:
         self._say("confirmation_requested", delivery)
 
     def denied(self, delivery: Delivery, error: str) -> None:
-        """The destination does not have what it took: send it again, a few times."""
+        """The destination does not have what it took: send it again, a few times.
+
+        Not if another patient's image has come to the study meanwhile.
+        """
         denials = delivery.denials + 1
         when = self._retry(delivery, denials)
-        if isinstance(when, GiveUp):
+        dispute = dispute_over_job(self.connection, delivery.job_id)
+        if dispute is not None:
+            self.parked(delivery, f"{error}; not sent again: {dispute}")
+        elif isinstance(when, GiveUp):
             self.parked(delivery, f"{error} ({when.reason})")
         elif denials >= MOST_DENIALS:
             self.parked(delivery, f"{error} (it took the object {denials} times and has it not)")
@@ -73,13 +85,14 @@ class Settling:
             settle_denied(self.connection, delivery, error=error, now=self.now, run_after=when)
             self._say("delivery_denied", delivery, error=error)
 
-    def postponed(self, delivery: Delivery, error: str) -> None:
-        """Not sent, or not confirmed: try that again later."""
+    def postponed(self, delivery: Delivery, error: str, *, wait: timedelta | None = None) -> None:
+        """Not sent, or not confirmed: try that again later, not before `wait` is over."""
         attempts = delivery.attempts if delivery.state == PENDING else delivery.asked
         when = self._retry(delivery, max(1, attempts))
         if isinstance(when, GiveUp):
             self.parked(delivery, f"{error} ({when.reason})")
         else:
+            when = max(when, self.now + min(wait or timedelta(0), LONGEST_WAIT))
             settle_postponed(self.connection, delivery, error=error, run_after=when)
             self._say("delivery_postponed", delivery, error=error)
 
@@ -87,6 +100,29 @@ class Settling:
         """Only a person can help."""
         settle_parked(self.connection, delivery, error=error, now=self.now)
         self._say("delivery_parked", delivery, error=error)
+
+    def damaged(self, delivery: Delivery, damage: str, *, store_dir: Path) -> bool:
+        """Its bytes must not be sent; whether its job builds them again.
+
+        That is done once a job, and only if nobody was ever sent any of its results.
+        """
+        add_event(
+            self.connection,
+            at=self.now,
+            action="result_damaged",
+            job_id=delivery.job_id,
+            detail=f"{delivery.destination}: {damage}",
+        )
+        again = not was_built_again(self.connection, delivery.job_id) and build_again(
+            self.connection,
+            delivery.job_id,
+            store_dir=store_dir,
+            now=self.now,
+            claimed=delivery.token,
+        )
+        if not again:
+            self.parked(delivery, f"not sent: {damage}; {_RESTORE}")
+        return again
 
     def is_overdue(self, delivery: Delivery) -> bool:
         """Whether its age is beyond what the policy waits for."""

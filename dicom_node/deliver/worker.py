@@ -10,11 +10,15 @@ from pathlib import Path
 
 import structlog
 
-from dicom_node.config import DestinationConfig, NodeConfig
+from dicom_node.config import NodeConfig
+from dicom_node.config_destinations import Destination, DestinationConfig, DicomwebConfig
 from dicom_node.deliver.answers import Answers
 from dicom_node.deliver.confirm import Confirmer
 from dicom_node.deliver.dimse import SendOutcome, send_files
+from dicom_node.deliver.intact import leave_out_damaged
 from dicom_node.deliver.settle import Settler
+from dicom_node.deliver.stow import store_files
+from dicom_node.domain.clock import LONGEST_WAIT
 from dicom_node.domain.retry import RetryPolicy
 from dicom_node.errors import DeliveryRejected, Transient
 from dicom_node.failpoint import failpoint
@@ -69,6 +73,7 @@ class Courier:
         self._confirmer = Confirmer(self._settler, box, ae_title=config.ae_title, clock=clock)
         self._answers = Answers(database, config, policy, box, clock=clock)
         self._busy: dict[str, threading.Thread] = {}
+        self._rest_until: dict[str, datetime] = {}
         self._stop = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
@@ -116,11 +121,16 @@ class Courier:
 
     def _drain(self, destination: str) -> None:
         for do_batch in (self.deliver_batch, self.confirm_batch):
-            while not self._stop.is_set() and do_batch(destination):
+            while not (self._stop.is_set() or self._rests(destination)) and do_batch(destination):
                 pass
 
+    def _rests(self, destination: str) -> bool:
+        """Whether it asked to be left alone, and the time that it named is not over."""
+        now = self._clock()
+        return now < self._rest_until.get(destination, now) <= now + LONGEST_WAIT
+
     def deliver_batch(self, destination: str) -> bool:
-        """Send what is due for one destination over one association; False if nothing is."""
+        """Send what is due for one destination, over one connection; False if nothing is."""
         token, batch = self._claim(destination, PENDING, BATCH)
         if not batch:
             return False
@@ -128,13 +138,17 @@ class Courier:
         peer = self._peer(destination, batch)
         if peer is None:
             return True
-        by_path = {self._config.store_dir / item.path: item for item in batch}
+        intact = leave_out_damaged(self._settler, self._config.store_dir, batch)
+        by_path = {self._config.store_dir / item.path: item for item in intact}
 
         def settle(path: Path, outcome: SendOutcome) -> None:
             self._settle(peer, by_path[path], outcome)
 
         with heartbeat(lambda: self._extend(token), LEASE):
-            send_files(peer, self._config.ae_title, list(by_path), settle)
+            if isinstance(peer, DicomwebConfig):
+                store_files(peer, list(by_path), settle)
+            else:
+                send_files(peer, self._config.ae_title, list(by_path), settle)
         return True
 
     def confirm_batch(self, destination: str) -> bool:
@@ -162,7 +176,7 @@ class Courier:
             )
         return token, batch
 
-    def _peer(self, destination: str, batch: list[Delivery]) -> DestinationConfig | None:
+    def _peer(self, destination: str, batch: list[Delivery]) -> Destination | None:
         peer = self._config.peers.get(destination)
         if peer is None:
             with self._settler.begin() as settling:
@@ -174,14 +188,18 @@ class Courier:
         with self._database.begin() as connection:
             extend_deliveries(connection, token, lease=LEASE, now=self._clock())
 
-    def _settle(self, peer: DestinationConfig, delivery: Delivery, outcome: SendOutcome) -> None:
+    def _settle(self, peer: Destination, delivery: Delivery, outcome: SendOutcome) -> None:
         if outcome.error is None:
             failpoint("deliver.after_send")
         with self._settler.begin() as settling:
             if isinstance(outcome.error, DeliveryRejected):
                 settling.parked(delivery, str(outcome.error))
             elif outcome.error is not None:
-                settling.postponed(delivery, str(outcome.error))
+                wait = outcome.error.wait
+                settling.postponed(delivery, str(outcome.error), wait=wait)
+                if wait is not None:
+                    until = settling.now + min(wait, LONGEST_WAIT)
+                    self._rest_until[delivery.destination] = until
             elif peer.confirm == "status":
                 settling.delivered(delivery, remark=outcome.remark)
             else:
@@ -191,9 +209,16 @@ class Courier:
             failpoint("deliver.after_commit")
             self._audit.record(
                 AuditEvent.RESULTS_SENT,
-                who=Who(ae_title=peer.ae_title, host=peer.host),
+                who=_who(peer),
                 study=StudyPart.of_file(self._config.store_dir / delivery.path),
                 job=delivery.job_id,
                 destination=delivery.destination,
                 instance=delivery.sop_instance_uid,
             )
+
+
+def _who(peer: Destination) -> Who:
+    """A destination as the audit trail names it: one that speaks DICOMweb has no AE title."""
+    if isinstance(peer, DestinationConfig):
+        return Who(ae_title=peer.ae_title, host=peer.host)
+    return Who(host=peer.host)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from pynetdicom.presentation import AllStoragePresentationContexts
 
-from dicom_node.config import DicomConfig
+from dicom_node.config_network import DicomConfig
+from dicom_node.receive.links import Sink
 from dicom_node.receive.part10 import Announcement, Peer, part10_head
-from dicom_node.receive.storage import Sink, StorageScp
+from dicom_node.receive.storage import StorageScp
 from dicom_node.store.files import make_folder, write_durably
 from dicom_node.store.inbox import Ending
 

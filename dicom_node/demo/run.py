@@ -18,7 +18,8 @@ import yaml
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
-from dicom_node.config import DestinationConfig, NodeConfig, load_config
+from dicom_node.config import NodeConfig, load_config
+from dicom_node.config_destinations import DestinationConfig
 from dicom_node.deliver.dimse import SendOutcome, send_files
 from dicom_node.demo.archive import Archive
 from dicom_node.errors import BadInput, NodeError, Transient

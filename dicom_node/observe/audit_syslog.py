@@ -23,7 +23,7 @@ from typing import Any, Final
 import structlog
 
 from dicom_node.config_network import AuditConfig, SyslogConfig
-from dicom_node.errors import Transient
+from dicom_node.errors import ConfigError, Transient
 from dicom_node.observe.audit_chain import read_record, trail_files
 from dicom_node.observe.audit_message import dicom_message
 from dicom_node.store.files import write_durably
@@ -69,11 +69,6 @@ class SyslogShipper:
     ----------
     folder
         `<home>/audit`.
-
-    Raises
-    ------
-    ConfigError
-        The TLS files of `audit.syslog` are not usable.
     """
 
     def __init__(self, folder: Path, config: AuditConfig) -> None:
@@ -81,7 +76,6 @@ class SyslogShipper:
         self._folder = folder
         self._site = config.site
         self._server: SyslogConfig = config.syslog
-        self._context = client_context(config.syslog.tls)
 
     def step(self) -> bool:
         """Ship one batch; False if there is nothing to ship or another process does.
@@ -154,11 +148,14 @@ class SyslogShipper:
         server = self._server
         seconds = server.timeout.total_seconds()
         try:
+            context = client_context(server.tls)  # read anew: files may have been renewed
             with socket.create_connection((server.host, server.port), seconds) as plain:
                 name = server.tls.server_name or server.host
-                with self._context.wrap_socket(plain, server_hostname=name) as connection:
+                with context.wrap_socket(plain, server_hostname=name) as connection:
                     connection.sendall(content)
                     _say_goodbye(connection)
+        except ConfigError as error:
+            raise SyslogUnavailable(f"audit.syslog: {error}") from error
         except ssl.SSLError as error:
             failure = explain_failure(error)
             raise SyslogUnavailable(

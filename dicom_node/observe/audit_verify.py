@@ -159,6 +159,8 @@ def _judge_end(walk: _Walk) -> str | None:
             f"{walk.unread_at}: {len(walk.unread)} bytes at the end are no whole record: a crash "
             "while writing; the next record will tell of them"
         )
+    if head is None and last is None and not walk.unread:
+        return "there is no record, although the folder is made for the first one: all are gone"
     if head is None and last is not None:
         return "audit/head is missing: whether records were cut off can only be told by an anchor"
     return None

@@ -37,6 +37,8 @@ _CHATTY = (
     "uvicorn",
     "PIL",
     "highdicom",
+    "httpx2",  # logs the address of every request
+    "httpcore2",
 )
 REMOVED = "[removed]"
 

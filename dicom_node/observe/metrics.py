@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from dicom_node import __version__
 from dicom_node.domain.jobs import JobState
-from dicom_node.store.overview import Counts
+from dicom_node.store.counts import Counts
 
 
 class NodeCollector(Collector):
@@ -81,8 +81,9 @@ class NodeCollector(Collector):
         yield requests
 
     def _single_values(self, counts: Counts) -> Iterator[Metric]:
-        oldest = counts.oldest_queued_at
-        age = (self._clock() - oldest).total_seconds() if oldest else 0.0
+        age = self._seconds_since(counts.oldest_queued_at)
+        lapsed = max(0.0, self._seconds_since(counts.oldest_lease_until))
+        unrouted = self._seconds_since(counts.unrouted_since)
         waiting = waiting_files(self._inbox_dir)
         for name, text, value in (
             ("instances", "Data sets received and kept.", counts.instances),
@@ -90,11 +91,18 @@ class NodeCollector(Collector):
             ("quarantined_files", "Files whose header cannot be read.", counts.quarantined),
             ("models_offered", "Model versions that a scorer offers.", counts.models_offered),
             ("oldest_queued_job_seconds", "Age of the oldest queued job.", age),
+            ("oldest_lapsed_lease_seconds", "Since a running job's lease is over.", lapsed),
+            ("oldest_unrouted_study_seconds", "Since its newest image came.", unrouted),
+            ("conflicting_instances", "Known UIDs with other bytes.", counts.conflicting_instances),
+            ("damaged_results", "Stored objects found changed, not sent.", counts.damaged_results),
             ("inbox_files", "Received files that are not recorded yet.", waiting),
             ("pruned_bytes", "Bytes that retention gave up.", counts.pruned_bytes),
             ("disk_free_bytes", "Free space at home.", shutil.disk_usage(self._home).free),
         ):
             yield GaugeMetricFamily(f"dicom_node_{name}", text, value=value)
+
+    def _seconds_since(self, moment: datetime | None) -> float:
+        return 0.0 if moment is None else (self._clock() - moment).total_seconds()
 
 
 def waiting_files(inbox_dir: Path) -> int:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from dicom_node.config import DicomConfig
-from dicom_node.config_network import PeerConfig
+from dicom_node.config_network import DicomConfig, PeerConfig
 
 
 class Refusal(Enum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import threading
+from collections.abc import Hashable
 from typing import cast
 
 import structlog
@@ -11,14 +12,13 @@ from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ASSOCIATE, UserIdentityNegotiation
 from pynetdicom.transport import AddressInformation
 
-from dicom_node.config import DicomConfig
-from dicom_node.config_network import PeerConfig
+from dicom_node.config_network import DicomConfig, PeerConfig
 from dicom_node.observe.audit import Audit, AuditEvent, Outcome, Who
 from dicom_node.receive.admission import Admission, Caller, Load, Refusal, Refused, plain_address
 from dicom_node.receive.limits import PerMinute, SparseLog
 from dicom_node.receive.part10 import Peer
 from dicom_node.receive.users import Identity, UserCheck
-from dicom_node.tls import certificate_names
+from dicom_node.tls_certificates import certificate_names
 
 _log = structlog.get_logger()
 
@@ -47,6 +47,7 @@ class Door:
         self._lock = threading.Lock()
         self._inside: dict[Association, PeerConfig | None] = {}
         self._begun = PerMinute()
+        self._images_per_second = dicom.images_per_second
         self.draining = False
 
     def answer(self, association: Association) -> Peer | None:
@@ -82,6 +83,14 @@ class Door:
             certificate=", ".join(sorted(caller.certificate_names)) or None,
         )
         return peer
+
+    def pace_of(self, association: Association, host: str) -> tuple[Hashable, float] | None:
+        """Who an association counts as, and how many images a second they may send; None: any."""
+        with self._lock:
+            entry = self._inside.get(association)
+        own = None if entry is None else entry.images_per_second
+        rate = own or self._images_per_second
+        return None if rate is None else (host if entry is None else entry, rate)
 
     def leave(self, association: Association) -> None:
         """The association is at its end, or stays outside after all."""

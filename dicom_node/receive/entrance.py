@@ -74,8 +74,8 @@ class Entrance:
         self._audit = audit
         self._context = None
         if tls is not None:
-            files = [tls.certificate_file, tls.private_key_file]
-            files += [tls.ca_file] if tls.ca_file else []
+            named = tls.certificate_file, tls.private_key_file, tls.ca_file, tls.crl_file
+            files = [file for file in named if file is not None]
             self._context = Reloaded("dicom.tls", files, lambda: server_context(tls))
 
     def open(self, connection: socket.socket, host: str) -> Opened | None:

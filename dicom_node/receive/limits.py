@@ -1,4 +1,4 @@
-"""Counts that bound what strangers may cost: connections, events a minute, log lines."""
+"""Counts that bound what peers may cost: connections, events a minute, images a second, lines."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Final
 
 _LINES_PER_CAUSE: Final = 5
 _LINES: Final = 60
+_KEYS: Final = 1000
+"""When so many are known, those that wait for nothing are forgotten."""
 
 Clock = Callable[[], float]
 
@@ -47,6 +49,31 @@ class PerMinute:
         if minute != self._minute:
             self._minute = minute
             self._counts.clear()
+
+
+class Pace:
+    """Spaces out what happens for a key: so often a second at most, evenly, never in bursts.
+
+    Parameters
+    ----------
+    clock
+        Monotonic seconds.
+    """
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._free_at: dict[Hashable, float] = {}
+
+    def wait_for(self, key: Hashable, per_second: float) -> float:
+        """Take the next free moment of the key; returns the seconds until then."""
+        now = self._clock()
+        with self._lock:
+            if key not in self._free_at and len(self._free_at) >= _KEYS:
+                self._free_at = {other: at for other, at in self._free_at.items() if at > now}
+            moment = max(now, self._free_at.get(key, now))
+            self._free_at[key] = moment + 1 / per_second
+        return moment - now
 
 
 class Connections:

@@ -13,6 +13,7 @@ from dicom_node.errors import ConfigError
 
 _log = structlog.get_logger()
 T = TypeVar("T")
+_State = tuple[int, int, int, int]
 
 
 class Reloaded(Generic[T]):
@@ -43,7 +44,7 @@ class Reloaded(Generic[T]):
                 self._read_again()
             return self._value
 
-    def _look(self) -> tuple[tuple[int, int, int] | None, ...]:
+    def _look(self) -> tuple[_State | None, ...]:
         return tuple(_state_of(file) for file in self._files)
 
     def _read_again(self) -> None:
@@ -60,9 +61,10 @@ class Reloaded(Generic[T]):
             _log.info("read again after a change", action="reloaded", setting=self._what)
 
 
-def _state_of(file: Path) -> tuple[int, int, int] | None:
+def _state_of(file: Path) -> _State | None:
     try:
         found = file.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    # The time of the status, too: it tells that a file which could not be read now may be.
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino

@@ -13,8 +13,9 @@ import structlog
 from dicom_node.config import NodeConfig
 from dicom_node.observe.audit import NOT_AUDITED, Audit
 from dicom_node.receive.commitment import CommitmentScp
+from dicom_node.receive.links import Sink
 from dicom_node.receive.part10 import Announcement, Peer, part10_head
-from dicom_node.receive.storage import Sink, StorageScp
+from dicom_node.receive.storage import StorageScp
 from dicom_node.store.commitment_box import CommitmentBox
 from dicom_node.store.inbox import AssociationFolder, Ending, Inbox
 
@@ -82,6 +83,10 @@ class Receiver:
                 association=folder.name,
             )
         return self._scp.start()
+
+    def is_listening(self) -> bool:
+        """Whether every port still accepts connections."""
+        return self._scp.is_listening()
 
     def stop(self, timeout: timedelta = timedelta(seconds=10)) -> None:
         """Take no more associations, let open ones finish for `timeout`, abort the rest."""

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
-import structlog
 from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
@@ -23,8 +20,7 @@ from pynetdicom.events import (
     EventHandlerType,
 )
 
-from dicom_node.config import DicomConfig
-from dicom_node.config_network import ServerTlsConfig
+from dicom_node.config_network import DicomConfig, ServerTlsConfig
 from dicom_node.dimse import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
@@ -37,9 +33,11 @@ from dicom_node.receive.commitment import CommitmentScp
 from dicom_node.receive.contexts import storage_contexts
 from dicom_node.receive.door import Door
 from dicom_node.receive.entrance import Entrance
-from dicom_node.receive.limits import Connections, SparseLog
+from dicom_node.receive.limits import Connections, Pace, SparseLog
+from dicom_node.receive.links import Link, Links, Sink
 from dicom_node.receive.part10 import Announcement, Peer
 from dicom_node.receive.spool import DataSetBuffer, Spool
+from dicom_node.receive.strict import StrictReader
 from dicom_node.receive.transport import Bounds, StorageAssociationServer
 from dicom_node.store.inbox import Ending
 
@@ -47,39 +45,8 @@ from dicom_node.store.inbox import Ending
 SUCCESS: Final = 0x0000
 OUT_OF_RESOURCES: Final = 0xA700
 
-_POLL_SECONDS = 0.02
 _ABORT_SECONDS = 5.0
 _WAITING_SEATS = 200
-_log = structlog.get_logger()
-
-
-class Sink(Protocol):
-    """Where the objects of one association go."""
-
-    def write(self, announced: Announcement, data_set: memoryview) -> None:
-        """Keep the object, durable on return; OSError: not kept, the sender shall try again."""
-
-    def close(self, ending: Ending) -> None:
-        """The association has ended; nothing more comes."""
-
-
-@dataclass(slots=True)
-class _Link:
-    """An admitted association and what came through it."""
-
-    peer: Peer
-    sink: Sink | None = None
-    stored: int = 0
-    refused: int = 0
-
-
-@dataclass(slots=True)
-class _Links:
-    """The open associations; every access holds the lock."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    connected: set[Association] = field(default_factory=set)
-    admitted: dict[Association, _Link] = field(default_factory=dict)
 
 
 class StorageScp:
@@ -127,7 +94,9 @@ class StorageScp:
         if commitment is not None:
             self._contexts.append(commitment.context())
             self._more_handlers += commitment.handlers()
-        self._links = _Links()
+        self._links = Links()
+        self._pace = Pace()
+        self._stopping = threading.Event()
         self._servers: list[StorageAssociationServer] = []
         self.tls_port: int | None = None
 
@@ -187,40 +156,35 @@ class StorageScp:
         self._servers.append(server)
         return server.start()
 
+    def is_listening(self) -> bool:
+        """Whether every port still accepts connections."""
+        return all(server.is_listening() for server in self._servers)
+
     def stop(self, timeout: timedelta) -> None:
         """Close the ports, let open associations finish for `timeout`, abort the rest."""
         self._door.draining = True
+        self._stopping.set()
         servers, self._servers = self._servers, []
         for server in servers:
             server.stop_listening()
-        self._wait_for_links(timeout.total_seconds())
-        for association in self._connected():
+        self._links.wait_until_ended(timeout.total_seconds())
+        for association in self._links.connected():
             association.abort()
-        self._wait_for_links(_ABORT_SECONDS)
-
-    def _connected(self) -> list[Association]:
-        with self._links.lock:
-            return list(self._links.connected)
-
-    def _wait_for_links(self, limit_seconds: float) -> None:
-        deadline = time.monotonic() + limit_seconds
-        while self._connected() and time.monotonic() < deadline:
-            time.sleep(_POLL_SECONDS)
+        self._links.wait_until_ended(_ABORT_SECONDS)
 
     def _on_connected(self, event: Event) -> None:
-        with self._links.lock:
-            self._links.connected.add(event.assoc)
+        self._links.connect(event.assoc)
         prepare_socket(event, self._dicom.idle_timeout.total_seconds())
 
     def _on_requested(self, event: Event) -> None:
         peer = self._door.answer(event.assoc)
         if peer is not None:
-            with self._links.lock:
-                self._links.admitted[event.assoc] = _Link(peer)
+            self._links.admit(event.assoc, peer)
 
-    def _link(self, association: Association) -> _Link:
-        with self._links.lock:
-            return self._links.admitted[association]
+    def _link(self, association: Association) -> Link:
+        link = self._links.find(association)
+        assert link is not None, "objects come through admitted associations only"
+        return link
 
     def _on_store(self, event: Event) -> int:
         """Answer with a chosen status, whatever happens (an escaped error would become 0xC211)."""
@@ -229,17 +193,27 @@ class StorageScp:
             status = self._keep(link, event)
         except OSError as error:
             status = OUT_OF_RESOURCES
-            _warn_not_kept(link, f"errno {error.errno}")
+            link.warn_not_kept(f"errno {error.errno}")
         except Exception as error:  # noqa: BLE001 - process edge: the sender must hear "try again"
             status = OUT_OF_RESOURCES
-            _warn_not_kept(link, type(error).__name__)
+            link.warn_not_kept(type(error).__name__)
         if status == SUCCESS:
             link.stored += 1
         else:
             link.refused += 1
+        self._hold_back(event.assoc, link)
         return status
 
-    def _keep(self, link: _Link, event: Event) -> int:
+    def _hold_back(self, association: Association, link: Link) -> None:
+        """Let a sender wait for its answer where it sends faster than it may: nothing is refused,
+        and nobody else waits."""
+        pace = self._door.pace_of(association, link.peer.host)
+        seconds = self._pace.wait_for(*pace) if pace is not None else 0.0
+        if seconds > 0:
+            self._stopping.wait(seconds)
+            cast(StrictReader, association.dul).forgive_silence()
+
+    def _keep(self, link: Link, event: Event) -> int:
         request = cast(C_STORE, event.request)
         announced = Announcement(
             str(request.AffectedSOPClassUID),
@@ -248,11 +222,11 @@ class StorageScp:
         )
         buffer = cast(DataSetBuffer, request.DataSet)
         if buffer.refused is not None:
-            _warn_not_kept(link, buffer.refused)
+            link.warn_not_kept(buffer.refused)
             return OUT_OF_RESOURCES
         with buffer.getbuffer() as data_set:
             if not self._has_room(len(data_set)):
-                _warn_not_kept(link, "free disk space is below dicom.minimum_free_bytes")
+                link.warn_not_kept("free disk space is below dicom.minimum_free_bytes")
                 return OUT_OF_RESOURCES
             if link.sink is None:
                 link.sink = self._open_sink(link.peer)
@@ -265,16 +239,15 @@ class StorageScp:
 
     def _on_refused(self, association: Association) -> None:
         link = self._link(association)
-        _warn_not_kept(link, "its command set names no valid instance of the context's class")
+        link.warn_not_kept("its command set names no valid instance of the context's class")
         link.refused += 1
 
     def _on_end(self, association: Association) -> None:
-        with self._links.lock:
-            link = self._links.admitted.get(association)
+        link = self._links.find(association)
         try:
             if link is not None:
                 ending: Ending = "released" if association.is_released else "aborted"
-                _close(link, ending)
+                link.close(ending)
                 self._audit.record(
                     AuditEvent.ASSOCIATION_ENDED,
                     who=Who(ae_title=link.peer.calling_ae_title, host=link.peer.host),
@@ -284,37 +257,4 @@ class StorageScp:
                 )
         finally:
             self._door.leave(association)
-            with self._links.lock:
-                self._links.admitted.pop(association, None)
-                self._links.connected.discard(association)
-
-
-def _close(link: _Link, ending: Ending) -> None:
-    _log.info(
-        "association ended",
-        action="association_ended",
-        ending=ending,
-        calling_ae_title=link.peer.calling_ae_title,
-        stored=link.stored,
-        refused=link.refused,
-    )
-    if link.sink is None:
-        return
-    try:
-        link.sink.close(ending)
-    except OSError as error:
-        _log.error(
-            "the end of an association could not be recorded",
-            action="association_end_not_recorded",
-            reason=f"errno {error.errno}",
-        )
-
-
-def _warn_not_kept(link: _Link, reason: str) -> None:
-    if not link.refused:  # once an association, or a full disk would fill with its own log
-        _log.warning(
-            "object not kept, the sender was told so",
-            action="object_not_kept",
-            reason=reason,
-            calling_ae_title=link.peer.calling_ae_title,
-        )
+            self._links.forget(association)

@@ -11,7 +11,6 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from enum import IntEnum
-from queue import Empty
 from typing import Any, Final, cast
 
 import structlog
@@ -20,12 +19,12 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
 from pynetdicom.dimse_primitives import C_CANCEL, C_STORE
 from pynetdicom.dul import DULServiceProvider
-from pynetdicom.fsm import TRANSITION_TABLE, StateMachine
 from pynetdicom.pdu import A_ABORT_RQ, P_DATA_TF
 from pynetdicom.pdu_items import PresentationDataValueItem
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AddressInformation
 
+from dicom_node.dimse import PatientStateMachine
 from dicom_node.receive.spool import DataSetBuffer
 from dicom_node.receive.waiting import MAXIMUM_REQUEST_BYTES, linger
 
@@ -50,8 +49,6 @@ _LENGTHS: Final = {
 }
 _MAXIMUM_COMMAND_BYTES: Final = 1 << 16
 _NO_DATA_SET: Final = 0x0101
-# Events of PS3.8 table 9-10 that a primitive in the library's outgoing queue causes.
-_OF_OUR_SIDE: Final = frozenset({"Evt7", "Evt8", "Evt9", "Evt11", "Evt14", "Evt15"})
 _UID_CHARACTERS: Final = frozenset("0123456789.")
 _UID_LENGTH: Final = 64
 
@@ -74,22 +71,6 @@ class _Violation(Exception):
         self.reason = reason
 
 
-class _LateEvents(StateMachine):
-    """The library's state machine, which does not fall over what comes too late.
-
-    An answer or an abort of ours that was under way while the peer ended the association belongs to
-    no state any more: PS3.8 table 9-10 has no entry, and the library would end its thread.
-    """
-
-    def do_action(self, event: str) -> None:
-        """Act on the event, or drop it and what it announced."""
-        if (event, self.current_state) in TRANSITION_TABLE:
-            super().do_action(event)
-        elif event in _OF_OUR_SIDE:
-            with suppress(Empty):
-                self.dul.to_provider_queue.get_nowait()
-
-
 class StrictReader(DULServiceProvider):
     """Reads PDUs of bounded length, one message at a time.
 
@@ -101,7 +82,7 @@ class StrictReader(DULServiceProvider):
 
     def __init__(self, association: Association, *, maximum_pdu_bytes: int) -> None:
         super().__init__(association)
-        self.state_machine = _LateEvents(self)
+        self.state_machine = PatientStateMachine(self)
         self._maximum_pdu_bytes = maximum_pdu_bytes
         self._violation: AbortReason | None = None
 
@@ -116,6 +97,10 @@ class StrictReader(DULServiceProvider):
                 host=cast(AddressInformation, self.assoc.requestor.address_info).address,
             )
         self.event_queue.put("Evt19")
+
+    def forgive_silence(self) -> None:
+        """Count the peer's idle time from now: it was we who kept it waiting."""
+        self._idle_timer.restart()
 
     def _is_transport_event(self) -> bool:
         if self._violation is not None and self.state_machine.current_state == "Sta13":

@@ -179,6 +179,10 @@ class StorageAssociationServer(ThreadedAssociationServer):
         self._thread.start()
         return int(self.server_address[1])
 
+    def is_listening(self) -> bool:
+        """Whether connections are accepted; what ended that is in the log."""
+        return self._thread.is_alive()
+
     def stop_listening(self) -> None:
         """Close the port; associations go on, who has not asked for one is shown out."""
         self.shutdown()

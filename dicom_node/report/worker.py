@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from hashlib import sha256
@@ -16,6 +15,7 @@ from dicom_node.domain.findings import Prediction
 from dicom_node.domain.jobs import JobStage
 from dicom_node.errors import InvalidResult, NodeError, Transient, short_uid
 from dicom_node.failpoint import failpoint
+from dicom_node.guard import JobGuard
 from dicom_node.report.build import ReportContext, ResultObject, build_results
 from dicom_node.report.validate import validate_result
 from dicom_node.store.database import Connection, Database
@@ -24,6 +24,7 @@ from dicom_node.store.jobs import ClaimedJob, settle_parked
 from dicom_node.store.leases import LeasedQueue
 from dicom_node.store.outcomes import NewResult, predecessor_results, settle_reported
 from dicom_node.store.predictions import load_prediction
+from dicom_node.store.turns import Turns
 
 _log = structlog.get_logger()
 
@@ -33,8 +34,8 @@ class Reporter:
 
     Parameters
     ----------
-    alone
-        Held while a job is worked on, so that a suspect of another stage can run alone.
+    guard, turns
+        Shared with whatever else works on jobs in this process.
     """
 
     def __init__(
@@ -44,29 +45,35 @@ class Reporter:
         *,
         worker: str,
         clock: Callable[[], datetime],
-        alone: threading.Lock,
+        guard: JobGuard,
+        turns: Turns,
     ) -> None:
         self._database = database
         self._config = config
         self._clock = clock
-        self._alone = alone
+        self._guard = guard
+        self._turns = turns
         self._queue = LeasedQueue(
             database, JobStage.REPORT, worker=worker, lease=config.scoring.lease, clock=clock
         )
 
+    @property
+    def unsettled(self) -> str | None:
+        """Token of a claim that the database could not be told the end of."""
+        return self._queue.unsettled
+
     def step(self) -> bool:
         """Report one job; False if none waits."""
-        with self._alone:
-            return self._step()
+        with self._queue.next_job(self._turns) as job:
+            if job is not None:
+                self._work_on(job)
+        return job is not None
 
-    def _step(self) -> bool:
-        job = self._queue.claim()
-        if job is None:
-            return False
+    def _work_on(self, job: ClaimedJob) -> None:
         failpoint("report.after_claim")
         log = _log.bind(job=job.id, study=short_uid(job.study_instance_uid))
         try:
-            with self._queue.work(job):
+            with self._queue.work(job), self._guard.watch(job):
                 made, not_analysed = self._report(job)
 
             def write(connection: Connection) -> None:
@@ -86,7 +93,6 @@ class Reporter:
             self._queue.settle(
                 lambda connection: settle_parked(connection, job, error=reason, now=self._clock())
             )
-        return True
 
     def _report(self, job: ClaimedJob) -> tuple[list[NewResult], bool]:
         store = self._config.store_dir

@@ -15,7 +15,7 @@ from dicom_node.failpoint import failpoint
 from dicom_node.route.rules import Route, Routes, Selection, select
 from dicom_node.store.database import Connection, Database
 from dicom_node.store.identity import identity_conflict
-from dicom_node.store.models import offered_version
+from dicom_node.store.models import not_offered, offered_version
 from dicom_node.store.routing import (
     CompleteStudy,
     Decision,
@@ -93,8 +93,7 @@ class Router:
             )
         elif version is None:
             stage = JobStage.WAIT_FOR_MODEL
-            wanted = f"{route.model} {route.model_version or ''}".strip()
-            reason = f"model {wanted} is not offered by any scorer yet"
+            reason = not_offered(route.model, route.model_version)
         destinations, said = self._destinations(study, route, selection)
         add_job(
             connection,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from datetime import datetime
 
 import structlog
@@ -23,15 +21,14 @@ from dicom_node.errors import (
     short_uid,
 )
 from dicom_node.failpoint import failpoint
+from dicom_node.guard import JobGuard
 from dicom_node.observe.audit import NOT_AUDITED, Audit, AuditEvent, StudyPart
 from dicom_node.score.bundle import Bundle, find_bundles
 from dicom_node.score.catalog import describe
 from dicom_node.score.engine import Classifier, open_classifier
-from dicom_node.score.guard import JobGuard, JobLimits, memory_limit
 from dicom_node.score.outcome import Outcome, OutOfScope
 from dicom_node.score.study import score_files
 from dicom_node.store.database import Connection, Database
-from dicom_node.store.evidence import condemn
 from dicom_node.store.files import waiting_for_the_disk
 from dicom_node.store.jobs import (
     ClaimedJob,
@@ -43,6 +40,7 @@ from dicom_node.store.leases import LeasedQueue
 from dicom_node.store.models import record_model
 from dicom_node.store.outcomes import settle_predicted
 from dicom_node.store.predictions import save_prediction
+from dicom_node.store.turns import Turns
 
 _log = structlog.get_logger()
 
@@ -52,9 +50,8 @@ class Scorer:
 
     Parameters
     ----------
-    alone
-        Held by whatever else works on jobs in this process while it does. A job that lost a worker
-        before runs alone: if it does so again, nothing else is blamed.
+    guard, turns
+        Shared with whatever else works on jobs in this process.
     """
 
     def __init__(
@@ -64,24 +61,25 @@ class Scorer:
         *,
         worker: str,
         clock: Callable[[], datetime],
-        alone: threading.Lock,
+        guard: JobGuard,
+        turns: Turns,
         audit: Audit = NOT_AUDITED,
     ) -> None:
         self._audit = audit
         self._database = database
         self._config = config
-        self._worker = worker
         self._clock = clock
-        self._alone = alone
-        scoring = config.scoring
-        limits = JobLimits(
-            scoring.job_timeout.total_seconds(), memory_limit(scoring.job_memory_bytes)
-        )
-        self._guard = JobGuard(limits, self._condemn)
+        self._guard = guard
+        self._turns = turns
         self._queue = LeasedQueue(
             database, JobStage.SCORE, worker=worker, lease=config.scoring.lease, clock=clock
         )
         self._classifiers: dict[tuple[str, str], Classifier] = {}
+
+    @property
+    def unsettled(self) -> str | None:
+        """Token of a claim that the database could not be told the end of."""
+        return self._queue.unsettled
 
     def load_models(self) -> None:
         """Verify every model folder, warm the good ones up and offer them to the rules."""
@@ -140,14 +138,17 @@ class Scorer:
     def step(self) -> bool:
         """Score one job; False if none waits."""
         self._queue.return_expired(max_attempts=self._config.scoring.max_attempts)
-        job = self._queue.claim()
-        if job is None:
-            return False
+        with self._queue.next_job(self._turns) as job:
+            if job is not None:
+                self._work_on(job)
+        return job is not None
+
+    def _work_on(self, job: ClaimedJob) -> None:
         failpoint("score.after_claim")
         log = _log.bind(job=job.id, study=short_uid(job.study_instance_uid))
         log.info("scoring", action="job_scoring", images=len(job.inputs), attempt=job.attempts)
         try:
-            with self._queue.work(job), self._held_to_limits(job):
+            with self._queue.work(job), self._guard.watch(job):
                 outcome = self._predict(job)
                 with waiting_for_the_disk():
                     failpoint("score.after_predict")
@@ -174,7 +175,6 @@ class Scorer:
             raise
         except Exception as error:  # noqa: BLE001 - a job must not take the stage down with it
             self._settle_error(job, error)
-        return True
 
     def _audit_scored(self, job: ClaimedJob, *, analysed: bool) -> None:
         path = self._config.store_dir / job.inputs[0].path
@@ -186,23 +186,6 @@ class Scorer:
             version=job.model_version,
             analysed=analysed,
         )
-
-    @contextmanager
-    def _held_to_limits(self, job: ClaimedJob) -> Iterator[None]:
-        suspect = job.attempts > 1
-        with self._alone if suspect else nullcontext(), self._guard.watch(job):
-            yield
-
-    def _condemn(self, job: ClaimedJob, how: str, peak_memory_bytes: int | None) -> None:
-        with self._database.begin() as connection:
-            condemn(
-                connection,
-                job,
-                worker=self._worker,
-                how=how,
-                peak_memory_bytes=peak_memory_bytes,
-                now=self._clock(),
-            )
 
     def _predict(self, job: ClaimedJob) -> Outcome:
         classifier = self._classifiers.get((job.model, job.model_version))

@@ -27,6 +27,7 @@ BEFORE_DATABASE: Final = ("inbox", "commitment")
 AFTER_DATABASE: Final = ("store", "lost+found", "audit")
 
 _PAGES = 1000
+_FILE_MODE: Final = 0o600
 _UNFINISHED = ".part"
 
 
@@ -86,6 +87,7 @@ def _copy_file(source: Path, target: Path, copied: Copied) -> None:
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         part = target.with_name(target.name + _UNFINISHED)
         shutil.copy2(source, part)
+        part.chmod(_FILE_MODE)  # whatever it was: a backup is read as root or by the node's user
         part.replace(target)
     except FileNotFoundError:
         if source.exists():
@@ -140,5 +142,6 @@ def _dump_postgresql(url: str, target: Path) -> None:
     command = [program, "--format=custom", f"--file={part}", f"--dbname={plain}"]
     ended = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
     if ended.returncode != 0:
-        raise Transient(f"pg_dump: {ended.stderr.strip().splitlines()[-1:] or 'failed'}")
+        said = [line.removeprefix("pg_dump: ") for line in ended.stderr.strip().splitlines()[-3:]]
+        raise Transient(f"pg_dump: {'; '.join(said) or 'failed'}")
     part.replace(target)

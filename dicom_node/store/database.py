@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,27 @@ from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from dicom_node.errors import ConfigError, Transient
 
 # `Connection` is what every function of this room takes; stages name it through here.
-__all__ = ["Connection", "Database", "DatabaseUnavailable", "open_database"]
+__all__ = ["Connection", "Database", "DatabaseUnavailable", "insert_ignore", "open_database"]
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-SQLITE_BUSY_TIMEOUT_MS = 10_000
+LOCK_TIMEOUT_MS = 10_000
+# What libpq is told unless the URL says otherwise: a server whose host is gone is noticed within
+# about a minute, where the system would wait for minutes to connect and hours for an answer.
+_POSTGRESQL_PATIENCE = {
+    "connect_timeout": "10",  # s
+    "keepalives_idle": "20",  # s
+    "keepalives_interval": "10",  # s
+    "keepalives_count": "3",
+    "tcp_user_timeout": "50000",  # ms
+}
 UPGRADE_LOCK = 0x6469636F  # any constant of ours; names the advisory lock on PostgreSQL
 
 
@@ -58,7 +70,7 @@ class Database:
             engine = self._engine.execution_options(node_write=True)
             with engine.begin() as connection:
                 yield connection
-        except DBAPIError as error:
+        except (DBAPIError, NoConnectionFree) as error:
             raise _mapped(error) from error
 
     @contextmanager
@@ -73,13 +85,28 @@ class Database:
         try:
             with self._engine.begin() as connection:
                 yield connection
-        except DBAPIError as error:
+        except (DBAPIError, NoConnectionFree) as error:
             raise _mapped(error) from error
 
     def upgrade(self) -> None:
-        """Bring the schema to the newest revision (Alembic); harmless if it is."""
+        """Bring the schema to the newest revision (Alembic); harmless if it is.
+
+        Raises
+        ------
+        ConfigError
+            A newer version of the node has made or upgraded this database.
+        DatabaseUnavailable
+            The server is gone.
+        """
+        found, _ = self.schema_state()
+        if not self.knows(found):
+            raise ConfigError(
+                f"database: its schema {found} is of a newer version of dicom_node; install that "
+                "one, or restore the backup that was made under this one"
+            )
         with self.begin() as connection:
-            if not self.is_sqlite:  # processes that start together take turns
+            if not self.is_sqlite:  # processes that start together take turns, however long
+                connection.execute(text("SET LOCAL lock_timeout = 0"))
                 connection.execute(
                     text("SELECT pg_advisory_xact_lock(:key)"), {"key": UPGRADE_LOCK}
                 )
@@ -93,12 +120,47 @@ class Database:
         assert head is not None, "the package ships at least one migration"
         return found, head
 
+    @property
+    def place(self) -> str:
+        """Where it is, without user and password."""
+        url = self._engine.url
+        if self.is_sqlite:
+            return str(url.database)
+        return f"{url.host}:{url.port or 5432}" if url.host else "PostgreSQL on this machine"
+
+    def server_time(self) -> datetime | None:
+        """What the server's clock shows; None: there is no server.
+
+        Raises
+        ------
+        DatabaseUnavailable
+            The server is gone.
+        """
+        if self.is_sqlite:
+            return None
+        with self.read() as connection:
+            shown: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+            return shown
+
+    def knows(self, revision: str | None) -> bool:
+        """Whether this code can work with a schema, or upgrade it; None: there is none yet."""
+        script = ScriptDirectory(str(MIGRATIONS))
+        return revision is None or revision in {known.revision for known in script.walk_revisions()}
+
     def close(self) -> None:
         """Close every pooled connection."""
         self._engine.dispose()
 
 
-def _mapped(error: DBAPIError) -> Exception:
+def insert_ignore(connection: Connection, table: Any) -> Any:
+    """An INSERT that does nothing on a duplicate key, for the connection's engine."""
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    return dialect.insert(table).on_conflict_do_nothing()
+
+
+def _mapped(error: DBAPIError | NoConnectionFree) -> Exception:
+    if isinstance(error, NoConnectionFree):
+        return DatabaseUnavailable("database: every connection of this process is in use")
     # OperationalError and InterfaceError: connection, lock, disk. Others are defects: keep them.
     if type(error).__name__ in {"OperationalError", "InterfaceError"}:
         return DatabaseUnavailable(f"database: {type(error.orig).__name__}")
@@ -127,11 +189,22 @@ def open_database(url: str) -> Database:
     if parsed.drivername == "sqlite":
         return Database(_open_sqlite(url, parsed.database))
     if parsed.drivername in {"postgresql", "postgresql+psycopg"}:
-        url = parsed.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
-        return Database(create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=5))
+        return Database(_open_postgresql(parsed))
     raise ConfigError(
         f"database_url: {parsed.drivername!r} is not supported; use sqlite or postgresql+psycopg"
     )
+
+
+def _open_postgresql(url: URL) -> Engine:
+    patient = url.set(drivername="postgresql+psycopg", query=_POSTGRESQL_PATIENCE | dict(url.query))
+    engine = create_engine(patient, pool_pre_ping=True, pool_size=5, max_overflow=5)
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        connection.execute(f"SET lock_timeout = {LOCK_TIMEOUT_MS}")
+        connection.commit()
+
+    return engine
 
 
 def _open_sqlite(url: str, path: str | None) -> Engine:
@@ -143,7 +216,7 @@ def _open_sqlite(url: str, path: str | None) -> Engine:
     @event.listens_for(engine, "connect")
     def _configure(connection: sqlite3.Connection, _record: Any) -> None:
         connection.isolation_level = None  # we emit BEGIN ourselves, below
-        connection.execute(f"PRAGMA busy_timeout={SQLITE_BUSY_TIMEOUT_MS}")
+        connection.execute(f"PRAGMA busy_timeout={LOCK_TIMEOUT_MS}")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, func, insert, or_, select, update
 
 from dicom_node.store.moments import has_run_out, is_due
 from dicom_node.store.tables import deliveries, jobs, results
@@ -28,8 +28,10 @@ class Delivery:
     ----------
     state
         `pending`: to be sent; `sent`: the destination took it and has not confirmed it yet.
+    path, sha256
+        Where its bytes lie in the store, and their digest (lower-case hex).
     attempts
-        C-STOREs since the job was scored or retried by a person.
+        C-STOREs since the job was scored; those before a person's retry count as one.
     asked
         Questions whether the destination has it, since the last C-STORE.
     denials
@@ -49,6 +51,7 @@ class Delivery:
     sop_class_uid: str
     sop_instance_uid: str
     path: str
+    sha256: str
     attempts: int
     asked: int
     denials: int
@@ -174,6 +177,7 @@ def _read(connection: Connection, condition: ColumnElement[bool]) -> list[Delive
             results.c.sop_class_uid,
             results.c.sop_instance_uid,
             results.c.path,
+            results.c.sha256,
         )
         .join(results, results.c.id == deliveries.c.result_id)
         .join(jobs, jobs.c.id == deliveries.c.job_id)
@@ -192,6 +196,7 @@ def _read(connection: Connection, condition: ColumnElement[bool]) -> list[Delive
             sop_class_uid=row.sop_class_uid,
             sop_instance_uid=row.sop_instance_uid,
             path=row.path,
+            sha256=row.sha256,
             attempts=row.attempts,
             asked=row.asked,
             denials=row.denials,
@@ -213,13 +218,16 @@ def extend_deliveries(
 
 
 def resume_deliveries(connection: Connection, job_id: int, *, now: datetime) -> None:
-    """Put a job's parked deliveries back into the outbox with a fresh age."""
+    """Put a job's parked deliveries back into the outbox with a fresh age.
+
+    One attempt stays counted where there was any: the object may be at the destination.
+    """
     connection.execute(
         update(deliveries)
         .where(deliveries.c.job_id == job_id, deliveries.c.state == PARKED)
         .values(
             state=PENDING,
-            attempts=0,
+            attempts=case((deliveries.c.attempts > 0, 1), else_=0),
             denials=0,
             transaction_uid=None,
             first_attempt_at=None,
@@ -229,13 +237,15 @@ def resume_deliveries(connection: Connection, job_id: int, *, now: datetime) -> 
 
 
 def undelivered_since(connection: Connection) -> dict[str, datetime]:
-    """For each destination, when the oldest object that it does not have yet was first sent to it.
+    """For each destination, when the oldest object that it does not have yet was first sent to it,
+    or was to be sent: a courier that is dead tries nothing.
 
     What is parked waits for a person and does not count here.
     """
+    since = func.coalesce(deliveries.c.first_attempt_at, deliveries.c.run_after)
     query = (
-        select(deliveries.c.destination, func.min(deliveries.c.first_attempt_at))
-        .where(deliveries.c.state.in_(OPEN), deliveries.c.first_attempt_at.is_not(None))
+        select(deliveries.c.destination, func.min(since))
+        .where(deliveries.c.state.in_(OPEN))
         .group_by(deliveries.c.destination)
     )
     return dict(connection.execute(query).tuples().all())

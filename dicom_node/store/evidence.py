@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -41,26 +42,26 @@ def evidence_of(connection: Connection, job_id: int) -> str | None:
 
 def condemn(
     connection: Connection,
-    job: ClaimedJob,
+    blamed: Sequence[ClaimedJob],
     *,
     worker: str,
     how: str,
     peak_memory_bytes: int | None,
     now: datetime,
 ) -> None:
-    """Record that a worker is about to end itself because of a job.
+    """Record that a worker is about to end itself because of a job, or of one of several.
 
-    The job's lease ends, so that the attempt counts; whatever else the worker holds goes back
-    without counting one.
+    Their leases end, so that the attempts count; whatever else the worker holds goes back without
+    counting one.
     """
-    mine = jobs.c.lease_token == job.token
+    mine = jobs.c.lease_token.in_([job.token for job in blamed])
     running = jobs.c.state == JobState.RUNNING.value
     condemned = select(jobs.c.id).where(running, mine)
     note_evidence(connection, condemned, how=how, peak_memory_bytes=peak_memory_bytes)
     connection.execute(update(jobs).where(running, mine).values(lease_until=now))
     others = connection.execute(
         update(jobs)
-        .where(running, jobs.c.worker == worker, jobs.c.lease_token != job.token)
+        .where(running, jobs.c.worker == worker, ~mine)
         .values(
             state=next_state(JobState.RUNNING, JobEvent.RETRY_LATER).value,
             attempts=jobs.c.attempts - 1,
@@ -70,11 +71,12 @@ def condemn(
         )
         .returning(jobs.c.id)
     ).scalars()
+    numbers = ", ".join(str(job.id) for job in blamed)
     for job_id in others.all():
         close_attempt(
             connection,
             job_id,
             outcome=JobEvent.RETRY_LATER,
-            error=f"its worker was ended because of job {job.id}",
+            error=f"its worker was ended because of job {numbers}",
             now=now,
         )

@@ -65,11 +65,15 @@ def write_durably(path: Path, content: bytes) -> None:
     """Write a file that is either wholly there or not at all, also after a power loss."""
     make_folder(path.parent)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)  # a full disk must not fill with halves
+        raise
     fsync_folder(path.parent)
 
 

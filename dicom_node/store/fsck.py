@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from errno import errorcode
 from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
 
 from dicom_node.store.database import Database
-from dicom_node.store.files import fsync_folder, make_folder
+from dicom_node.store.lost_found import lost_and_found, put_aside
 
 GRACE = timedelta(hours=1)
 """Younger files may belong to work in progress; older leases have been noticed by somebody."""
-LOST_AND_FOUND = "lost+found"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class Survey:
     database: Database
     store_dir: Path
     inbox_dir: Path
+    commitment_dir: Path
     now: datetime
     max_attempts: int
     deep: bool = False
@@ -44,7 +48,7 @@ class Survey:
     @property
     def lost_and_found(self) -> Path:
         """Where files go that no row names; on the store's file system."""
-        return self.store_dir.parent / LOST_AND_FOUND
+        return lost_and_found(self.store_dir)
 
     def is_old(self, path: Path) -> bool:
         """Whether a file is beyond the grace of new ones; a file that is gone is not."""
@@ -53,19 +57,15 @@ class Survey:
         except OSError:
             return False
 
+    def is_kept(self, table: Any, row_id: int) -> bool:
+        """Whether the bytes behind a row are still to be there: retention may work meanwhile."""
+        with self.database.read() as connection:
+            query = select(table.c.id).where(table.c.id == row_id, table.c.pruned_at.is_(None))
+            return connection.execute(query).first() is not None
+
     def put_aside(self, path: Path) -> str:
         """Move a file of the store to `lost+found`, under the same relative path."""
-        target = self.lost_and_found / path.relative_to(self.store_dir)
-        make_folder(target.parent)
-        number = 0
-        free = target
-        while free.exists():
-            number += 1
-            free = target.with_name(f"{target.name}.{number}")
-        path.rename(free)
-        fsync_folder(free.parent)
-        fsync_folder(path.parent)
-        return f"moved to {LOST_AND_FOUND}/{free.relative_to(self.lost_and_found)}"
+        return put_aside(self.store_dir, path)
 
 
 Repair = Callable[[], str | None]
@@ -106,6 +106,12 @@ class Problem:
         return self.repair is None and self.repaired is None
 
 
+def outside(path: str, users: tuple[int, ...]) -> Problem:
+    """What a row is that names a file outside of the store."""
+    what = "a row names a file outside of the store; it is neither read nor removed"
+    return Problem("bad_path", what, "correct the row by hand", path, users)
+
+
 Check = Callable[[Survey], Iterator[Problem]]
 
 
@@ -117,6 +123,14 @@ def examine(survey: Survey, checks: Iterable[Check], *, repair: bool) -> list[Pr
             if not repair or problem.repair is None:
                 found.append(problem)
                 continue
-            done = problem.repair()
-            found.append(replace(problem, repaired=done, repair=None))
+            found.append(_repaired(problem, problem.repair))
     return found
+
+
+def _repaired(problem: Problem, repair: Repair) -> Problem:
+    """One repair that the disk does not let happen must not keep the others from theirs."""
+    try:
+        return replace(problem, repaired=repair(), repair=None)
+    except OSError as error:
+        remedy = f"the repair failed ({errorcode.get(error.errno or 0, 'no number')}): mend that"
+        return replace(problem, remedy=remedy, repair=None)

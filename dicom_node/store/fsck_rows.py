@@ -1,22 +1,19 @@
-"""Rows in states that nothing brings about, and what processes that died left lying around."""
+"""Rows in states that nothing brings about, or that somebody should have noticed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 
 from sqlalchemy import ColumnElement, and_, exists, or_, select
 
 from dicom_node.domain.jobs import JobStage, JobState
 from dicom_node.store.deliveries import DELIVERED, OPEN
-from dicom_node.store.files import ROOMS
-from dicom_node.store.fsck import GRACE, Problem, Survey
-from dicom_node.store.inbox import Inbox, scan, unowned_folders
+from dicom_node.store.fsck import Problem, Survey
 from dicom_node.store.recovery import return_expired
 from dicom_node.store.settlements import settle_job
-from dicom_node.store.tables import deliveries, jobs, results
+from dicom_node.store.tables import deliveries, job_inputs, jobs, results
 
 _UNNOTICED = timedelta(minutes=5)
 """A scorer that runs returns expired leases several times a second."""
@@ -24,6 +21,7 @@ _UNNOTICED = timedelta(minutes=5)
 _open = exists().where(deliveries.c.job_id == jobs.c.id, deliveries.c.state.in_(OPEN))
 _any_delivery = exists().where(deliveries.c.job_id == jobs.c.id)
 _undelivered = exists().where(deliveries.c.job_id == jobs.c.id, deliveries.c.state != DELIVERED)
+_any_input = exists().where(job_inputs.c.job_id == jobs.c.id)
 _any_result = exists().where(results.c.job_id == jobs.c.id)
 
 _IMPOSSIBLE: dict[str, tuple[str, ColumnElement[bool]]] = {
@@ -42,6 +40,10 @@ _IMPOSSIBLE: dict[str, tuple[str, ColumnElement[bool]]] = {
     "scored_without_results": (
         "a job counts as scored but has no result",
         and_(jobs.c.state == JobState.SCORED.value, ~_any_result),
+    ),
+    "job_without_images": (
+        "a job of a model names no image",
+        and_(jobs.c.model != "", ~_any_input),
     ),
 }
 
@@ -102,43 +104,3 @@ def _return(survey: Survey) -> str:
     with survey.database.begin() as connection:
         return_expired(connection, max_attempts=survey.max_attempts, now=survey.now)
     return "returned to the queue"
-
-
-def check_leftovers(survey: Survey) -> Iterator[Problem]:
-    """Half-written files, and inbox folders of receivers that died."""
-    for room in ROOMS:
-        for path in sorted((survey.store_dir / room).rglob("*.part")):
-            if survey.is_old(path):
-                relative = path.relative_to(survey.store_dir).as_posix()
-                what = "a half-written file, never named by any row"
-                yield Problem(
-                    "part",
-                    what,
-                    "--repair removes it",
-                    relative,
-                    repair=partial(_remove, path),
-                )
-    for folder in unowned_folders(survey.inbox_dir):
-        yield Problem(
-            "unowned_inbox",
-            "a receiver died and left an association's folder",
-            "--repair marks it as aborted; its images are assembled either way",
-            folder.name,
-            repair=partial(_mark_orphans, survey),
-        )
-    for listing in scan(survey.inbox_dir):
-        if any(survey.is_old(path) for path in listing.files):
-            hours = GRACE.total_seconds() / 3600
-            what = f"images lie in the inbox for more than {hours:g} h: does `assemble` run?"
-            remedy = "start it, and look at its log"
-            yield Problem("waiting_in_inbox", what, remedy, listing.folder.name)
-
-
-def _remove(path: Path) -> str:
-    path.unlink(missing_ok=True)
-    return "removed"
-
-
-def _mark_orphans(survey: Survey) -> str:
-    Inbox(survey.inbox_dir).mark_orphans()
-    return "marked as aborted"

@@ -42,6 +42,14 @@ def identity_conflict(connection: Connection, study_id: int) -> str | None:
     return None
 
 
+def dispute_over_job(connection: Connection, job_id: int) -> str | None:
+    """Why the study of a job cannot be one patient's, or None."""
+    study_id = connection.execute(
+        select(jobs.c.study_id).where(jobs.c.id == job_id)
+    ).scalar_one_or_none()
+    return None if study_id is None else identity_conflict(connection, study_id)
+
+
 def _names_differ(names: Iterable[str | None]) -> bool:
     """Whether one group of the name differs where it is given; rows of old releases have none."""
     groups = zip(*(name.split() for name in names if name), strict=True)

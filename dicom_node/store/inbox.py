@@ -17,7 +17,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -149,8 +149,12 @@ class Inbox:
             owner = _take(path / _OWNER)
             if owner is None:
                 raise OSError("another process took the new folder")
-        fsync_folder(self._folder)
-        return AssociationFolder(path, owner)
+        try:
+            fsync_folder(self._folder)
+            return AssociationFolder(path, owner)
+        except OSError:
+            os.close(owner)
+            raise
 
     def mark_orphans(self) -> list[Path]:
         """Mark the folders that dead receivers left as `aborted`; returns them.
@@ -183,19 +187,36 @@ class Inbox:
             os.close(descriptor)
 
 
-def scan(inbox_dir: Path) -> list[AssociationListing]:
-    """List every association's folder, oldest first; an inbox that does not exist is empty."""
+def scan(
+    inbox_dir: Path,
+    *,
+    on_unreadable: Callable[[Path, OSError], None] = lambda _folder, _error: None,
+) -> list[AssociationListing]:
+    """List every association's folder, oldest first; an inbox that does not exist is empty.
+
+    Parameters
+    ----------
+    on_unreadable
+        Called for a folder that cannot be listed; the others are.
+    """
     if not inbox_dir.is_dir():
         return []
     listings = []
-    for folder in sorted(path for path in inbox_dir.iterdir() if path.is_dir()):
-        ended = _ending(folder)
+    for folder in sorted(inbox_dir.iterdir()):
         try:
-            files = tuple(sorted(folder.glob("*.dcm")))
+            if folder.is_dir():
+                ended = _ending(folder)
+                listings.append(AssociationListing(folder, tuple(_files(folder)), ended))
         except FileNotFoundError:
             continue  # its last file has just been taken and the folder removed
-        listings.append(AssociationListing(folder, files, ended))
+        except OSError as error:
+            on_unreadable(folder, error)
     return listings
+
+
+def _files(folder: Path) -> list[Path]:
+    # Not by `glob`, which takes a folder that it may not read for an empty one.
+    return sorted(path for path in folder.iterdir() if path.suffix == ".dcm")
 
 
 def unowned_folders(inbox_dir: Path) -> list[Path]:
@@ -221,7 +242,7 @@ def remove_if_done(folder: Path) -> bool:
     bool
         Whether the folder is gone.
     """
-    if _ending(folder) is None or any(folder.glob("*.dcm")):
+    if _ending(folder) is None or _files(folder):
         return False
     for leftover in (*folder.glob("*.part"), folder / _OWNER):
         leftover.unlink(missing_ok=True)

@@ -24,6 +24,10 @@ class LeaseLost(Transient):
     """The job went to another worker; throw the work away."""
 
 
+class SuspectIsNext(Exception):
+    """The job that is next has lost a worker before: it wants to be worked on alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class JobInput:
     """One instance that a job looks at."""
@@ -65,13 +69,24 @@ def claim_job(
     token: str,
     lease: timedelta,
     now: datetime,
+    suspects: bool = True,
 ) -> ClaimedJob | None:
     """Take the most urgent job that is due, or None.
 
     Lower `priority` goes first, then whoever waits longest.
+
+    Parameters
+    ----------
+    suspects
+        Whether a job that has been attempted before may be taken.
+
+    Raises
+    ------
+    SuspectIsNext
+        It may not, and the job is one; nothing was taken.
     """
     candidate = connection.execute(
-        select(jobs.c.id)
+        select(jobs.c.id, jobs.c.attempts)
         .where(
             jobs.c.state == JobState.QUEUED.value,
             jobs.c.stage.in_([stage.value for stage in stages]),
@@ -80,12 +95,14 @@ def claim_job(
         .order_by(jobs.c.priority, jobs.c.created_at, jobs.c.id)
         .limit(1)
         .with_for_update(skip_locked=True)
-    ).scalar_one_or_none()
+    ).one_or_none()
     if candidate is None:
         return None
+    if candidate.attempts and not suspects:
+        raise SuspectIsNext
     row = connection.execute(
         update(jobs)
-        .where(jobs.c.id == candidate, jobs.c.state == JobState.QUEUED.value)
+        .where(jobs.c.id == candidate.id, jobs.c.state == JobState.QUEUED.value)
         .values(
             state=next_state(JobState.QUEUED, JobEvent.CLAIM).value,
             attempts=jobs.c.attempts + 1,

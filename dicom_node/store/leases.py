@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timedelta
 from uuid import uuid4
 
@@ -16,12 +16,14 @@ from dicom_node.store.database import Connection, Database, DatabaseUnavailable
 from dicom_node.store.jobs import (
     ClaimedJob,
     LeaseLost,
+    SuspectIsNext,
     claim_job,
     extend_lease,
     release_claim,
     release_job,
 )
 from dicom_node.store.recovery import return_expired
+from dicom_node.store.turns import Turns
 
 BEATS_PER_LEASE = 3
 # A stage that found the database away looks again after this long at the latest (loop.py).
@@ -96,6 +98,12 @@ class LeasedQueue:
         self._watch.jump(clock(), elapsed())
         self._trust_leases_from = elapsed()
         self._owed: Write | None = None
+        self._token = ""
+
+    @property
+    def unsettled(self) -> str | None:
+        """Token of the claim for which a write is still owed; None: nothing is."""
+        return None if self._owed is None else self._token
 
     def return_expired(self, *, max_attempts: int) -> None:
         """Return the jobs of workers that died.
@@ -111,10 +119,32 @@ class LeasedQueue:
         with self._transaction() as connection:
             return_expired(connection, max_attempts=max_attempts, now=now)
 
-    def claim(self) -> ClaimedJob | None:
-        """Take the most urgent job that is due, or None; first write what is still owed."""
+    @contextmanager
+    def next_job(self, turns: Turns) -> Iterator[ClaimedJob | None]:
+        """Take a turn and the most urgent job that is due, or None, for the length of the block.
+
+        A job that was attempted before is taken only once nobody else of `turns` holds one.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(turns.take(alone=False))
+            try:
+                job = self.claim(suspects=False)
+            except SuspectIsNext:
+                stack.close()
+                stack.enter_context(turns.take(alone=True))
+                job = self.claim()
+            yield job
+
+    def claim(self, *, suspects: bool = True) -> ClaimedJob | None:
+        """Take the most urgent job that is due, or None; first write what is still owed.
+
+        Raises
+        ------
+        SuspectIsNext
+            As `claim_job` does.
+        """
         self._pay()
-        token = str(uuid4())
+        self._token = token = str(uuid4())
         try:
             with self._transaction() as connection:
                 return claim_job(
@@ -124,6 +154,7 @@ class LeasedQueue:
                     token=token,
                     lease=self._lease,
                     now=self._clock(),
+                    suspects=suspects,
                 )
         except DatabaseUnavailable:
             self._owed = lambda connection: release_claim(connection, token, now=self._clock())

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, exists, insert, select, update
+from sqlalchemy import Connection, exists, select, update
 
 from dicom_node.domain.jobs import JobStage, JobState
+from dicom_node.store.database import insert_ignore
 from dicom_node.store.tables import jobs, models
 
 
@@ -44,16 +45,23 @@ def record_model(
         "description": dict(description),
         "seen_at": now,
     }
-    done = connection.execute(
+    # Scorers that start together record the same model: whoever comes second updates.
+    connection.execute(
+        insert_ignore(connection, models).values(name=name, version=version, **values)
+    )
+    connection.execute(
         update(models).where(models.c.name == name, models.c.version == version).values(values)
     )
-    if done.rowcount == 0:
-        connection.execute(insert(models).values(name=name, version=version, **values))
     if not reason:
-        _queue_waiting(connection, name, version, now=now)
+        queue_waiting(connection, name, version, now=now)
 
 
-def _queue_waiting(connection: Connection, name: str, version: str, *, now: datetime) -> None:
+def not_offered(name: str, version: str | None) -> str:
+    """Why a job waits in stage `wait_for_model`."""
+    return f"model {' '.join(filter(None, [name, version]))} is not offered by any scorer yet"
+
+
+def queue_waiting(connection: Connection, name: str, version: str, *, now: datetime) -> None:
     """Let the jobs go on that waited for a scorer to offer their model."""
     twin = jobs.alias()
     done_already = exists().where(

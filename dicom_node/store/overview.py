@@ -1,18 +1,16 @@
-"""What people and scripts read: jobs, studies and counts, in the shapes that we keep stable."""
+"""What people and scripts read: jobs and studies, in the shapes that we keep stable."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Row, Table, func, select
 
-from dicom_node.store.commitments import requests_by_state
-from dicom_node.store.deliveries import OPEN, undelivered_since
+from dicom_node.store.deliveries import OPEN
 from dicom_node.store.tables import (
     attempts,
     decisions,
@@ -21,27 +19,10 @@ from dicom_node.store.tables import (
     findings,
     instances,
     jobs,
-    models,
     quarantine,
     results,
     studies,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """Numbers for health pages and metrics, read in one transaction."""
-
-    jobs_by_state: dict[str, int]
-    deliveries: dict[tuple[str, str], int]  # (destination, state)
-    instances: int
-    studies_receiving: int
-    quarantined: int
-    models_offered: int
-    pruned_bytes: int
-    oldest_queued_at: datetime | None
-    undelivered_since: dict[str, datetime] = field(default_factory=dict)  # by destination
-    commitment_requests: dict[str, int] = field(default_factory=dict)  # of senders, by state
 
 
 def _iso(moment: datetime | None) -> str | None:
@@ -285,44 +266,3 @@ def quarantined_files(connection: Connection) -> list[dict[str, Any]]:
     """Files that belong to no study because their header cannot be read, with the reason."""
     rows = connection.execute(select(quarantine).order_by(quarantine.c.id.desc()))
     return [dict(row._mapping) | {"received_at": _iso(row.received_at)} for row in rows]
-
-
-def counts(connection: Connection) -> Counts:
-    """Read every number of `Counts`."""
-    by_state = select(jobs.c.state, func.count()).group_by(jobs.c.state)
-    sent = select(deliveries.c.destination, deliveries.c.state, func.count()).group_by(
-        deliveries.c.destination, deliveries.c.state
-    )
-    number = connection.execute(
-        select(
-            select(func.count()).select_from(instances).scalar_subquery(),
-            select(func.count()).where(studies.c.state == "receiving").scalar_subquery(),
-            select(func.count()).select_from(quarantine).scalar_subquery(),
-            select(func.count()).where(models.c.state == "offered").scalar_subquery(),
-            *(
-                select(func.coalesce(func.sum(table.c.pruned_bytes), 0)).scalar_subquery()
-                for table in (instances, jobs, quarantine)
-            ),
-        )
-    ).one()
-    oldest = connection.execute(
-        select(jobs.c.created_at)
-        .where(jobs.c.state == "queued")
-        .order_by(jobs.c.created_at)
-        .limit(1)
-    ).scalar_one_or_none()
-    return Counts(
-        jobs_by_state=dict(connection.execute(by_state).tuples().all()),
-        deliveries={
-            (destination, state): count
-            for destination, state, count in connection.execute(sent).tuples()
-        },
-        instances=number[0],
-        studies_receiving=number[1],
-        quarantined=number[2],
-        models_offered=number[3],
-        pruned_bytes=int(sum(number[4:])),
-        oldest_queued_at=oldest,
-        undelivered_since=undelivered_since(connection),
-        commitment_requests=requests_by_state(connection),
-    )

@@ -50,7 +50,8 @@ def save_prediction(path: Path, prediction: Prediction, arrays: Arrays) -> None:
 
 def load_prediction(path: Path) -> tuple[Prediction, dict[str, NDArray[Any]]]:
     """Read what `save_prediction` wrote."""
-    with np.load(path, allow_pickle=False) as file:
+    # Opened here: of a file that is no archive, the library leaves its own descriptor open.
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     raw = json.loads(arrays.pop(_JSON_KEY).tobytes().decode())
     return _prediction(raw), arrays

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from errno import errorcode
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from sqlalchemy import Connection, Row, select, update
 
 from dicom_node.domain.retention import RetentionPolicy
 from dicom_node.store.database import Database
-from dicom_node.store.files import StoreUnavailable, stored
+from dicom_node.store.files import stored, waiting_for_the_disk
 from dicom_node.store.retention import (
     due_quarantine,
     due_studies,
@@ -182,7 +183,18 @@ def files_of_job(store_dir: Path, job_id: int) -> list[str]:
 def _freed(
     connection: Connection, table: Any, row_id: int, store_dir: Path, files: Sequence[str]
 ) -> int:
-    size = sum(_remove(stored(store_dir, file)) for file in files)
+    """Remove the files behind a row; one that cannot be removed is left to the next sweep."""
+    try:
+        size = sum(_remove(stored(store_dir, file)) for file in files)
+    except OSError as error:
+        _log.error(
+            "a file that retention gave up cannot be removed",
+            action="file_not_removed",
+            table=table.name,
+            row=row_id,
+            reason=errorcode.get(error.errno or 0, "unknown"),
+        )
+        return 0
     connection.execute(update(table).where(table.c.id == row_id).values(pruned_bytes=size))
     return size
 
@@ -192,10 +204,9 @@ def _remove(file: Path | None) -> int:
     if file is None:
         return 0  # a row names a place outside of the store; `fsck` tells of it
     try:
-        size = file.lstat().st_size
-        file.unlink()
+        with waiting_for_the_disk():
+            size = file.lstat().st_size
+            file.unlink()
     except FileNotFoundError:
         return 0
-    except OSError as error:
-        raise StoreUnavailable(f"store: a file cannot be removed ({error.errno})") from error
     return size

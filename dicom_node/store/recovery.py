@@ -12,6 +12,7 @@ from dicom_node.store.deliveries import expire_courier, resume_deliveries
 from dicom_node.store.events import add_event
 from dicom_node.store.evidence import evidence_of, note_evidence
 from dicom_node.store.jobs import close_attempt
+from dicom_node.store.models import not_offered, offered_version, queue_waiting
 from dicom_node.store.moments import has_run_out
 from dicom_node.store.tables import instances, job_inputs, jobs, results, studies
 
@@ -116,9 +117,7 @@ def retry_job(connection: Connection, job_id: int, *, now: datetime) -> JobState
         gave up what it needs.
     """
     row = connection.execute(
-        select(jobs.c.state, jobs.c.stage, jobs.c.study_id, jobs.c.model, jobs.c.pruned_at)
-        .where(jobs.c.id == job_id)
-        .with_for_update()
+        select(jobs).where(jobs.c.id == job_id).with_for_update()
     ).one_or_none()
     if row is None:
         return None
@@ -146,9 +145,14 @@ def retry_job(connection: Connection, job_id: int, *, now: datetime) -> JobState
             values["reason"] = None
     else:
         values["reason"] = None
-        if row.stage in {JobStage.DONE.value, JobStage.WAIT_FOR_MODEL.value}:
+        if not row.model_version or row.stage == JobStage.WAIT_FOR_MODEL.value:
+            values["stage"] = JobStage.WAIT_FOR_MODEL.value
+            values["reason"] = not_offered(row.model, row.model_version)
+        elif row.stage == JobStage.DONE.value:
             values["stage"] = JobStage.SCORE.value
     connection.execute(update(jobs).where(jobs.c.id == job_id).values(values))
+    if version := offered_version(connection, row.model, row.model_version or None):
+        queue_waiting(connection, row.model, version, now=now)
     add_event(connection, at=now, action="job_retried", study_id=row.study_id, job_id=job_id)
     return state
 

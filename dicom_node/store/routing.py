@@ -11,8 +11,8 @@ from sqlalchemy import Connection, insert, select, update
 
 from dicom_node.domain.jobs import JobStage, JobState
 from dicom_node.domain.study import Role
+from dicom_node.store.database import insert_ignore
 from dicom_node.store.events import add_event
-from dicom_node.store.studies import insert_ignore
 from dicom_node.store.tables import decisions, instances, job_inputs, jobs, studies
 
 

@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from dicom_node.domain.study import InstanceRecord, Role
 from dicom_node.errors import short_uid
+from dicom_node.store.database import insert_ignore
 from dicom_node.store.events import add_event
 from dicom_node.store.identity import park_if_disputed
 from dicom_node.store.tables import associations, instances, quarantine, studies
@@ -31,12 +31,6 @@ class OpenStudy:
         """The newest of its times; in the future only if the clock was set back."""
         ends = [end for end in self.association_ends if end is not None]
         return max([self.last_received_at, *ends])
-
-
-def insert_ignore(connection: Connection, table: Any) -> Any:
-    """An INSERT that does nothing on a duplicate key, for the connection's engine."""
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    return dialect.insert(table).on_conflict_do_nothing()
 
 
 def record_instance(connection: Connection, record: InstanceRecord) -> str:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any
-
 from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
     CheckConstraint,
     Column,
-    DateTime,
-    Dialect,
     Float,
     ForeignKey,
     Index,
@@ -21,48 +16,13 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    TypeDecorator,
     UniqueConstraint,
 )
 
 from dicom_node.domain.jobs import JobStage, JobState
+from dicom_node.store.columns import DIGEST, NAMING, UID, UtcDateTime, one_of, pruned
 
-UID = String(64)
-DIGEST = String(64)
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """Aware datetimes in, aware UTC datetimes out; stored as naive UTC so that both engines sort
-    them alike."""
-
-    impl = DateTime
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError("a naive datetime cannot be stored")
-        return value.astimezone(UTC).replace(tzinfo=None)
-
-    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else value.replace(tzinfo=UTC)
-
-
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-
-
-def _one_of(column: str, values: Any) -> str:
-    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
-
+metadata = MetaData(naming_convention=NAMING)
 
 # A study as it is being received: `revision` counts the sets of images it was complete with.
 studies = Table(
@@ -77,7 +37,7 @@ studies = Table(
     Column("completed_at", UtcDateTime),
     Column("completed_because", Text),
     Column("calling_ae_title", String(16), nullable=False),
-    CheckConstraint(_one_of("state", ["receiving", "complete", "routed"]), name="state"),
+    CheckConstraint(one_of("state", ["receiving", "complete", "routed"]), name="state"),
     Index(None, "state"),
 )
 
@@ -92,8 +52,7 @@ associations = Table(
 )
 
 # Instances as sent. Same UID and same bytes: one row. Same UID, other bytes: a row of its own with
-# `conflicts_with` set, kept but never scored. `pruned_at`, here and below: retention gave the bytes
-# up, the row stays; `pruned_bytes` is how many, and absent until the files are gone.
+# `conflicts_with` set, kept but never scored.
 instances = Table(
     "instances",
     metadata,
@@ -115,10 +74,9 @@ instances = Table(
     Column("received_at", UtcDateTime, nullable=False),
     Column("conflicts_with", ForeignKey("instances.id")),
     Column("name_digests", Text),
-    Column("pruned_at", UtcDateTime),
-    Column("pruned_bytes", BigInteger),
+    *pruned(),
     UniqueConstraint("sop_instance_uid", "digest"),
-    CheckConstraint(_one_of("role", ["image", "result"]), name="role"),
+    CheckConstraint(one_of("role", ["image", "result"]), name="role"),
     Index(None, "study_id"),
 )
 
@@ -132,8 +90,7 @@ quarantine = Table(
     Column("association", String(80), nullable=False),
     Column("calling_ae_title", String(16), nullable=False),
     Column("received_at", UtcDateTime, nullable=False),
-    Column("pruned_at", UtcDateTime),
-    Column("pruned_bytes", BigInteger),
+    *pruned(),
 )
 
 # What the rules said to each image or series of a revision; every "no" has its reason.
@@ -162,7 +119,7 @@ models = Table(
     Column("weights_sha256", DIGEST),
     Column("description", JSON, nullable=False),
     Column("seen_at", UtcDateTime, nullable=False),
-    CheckConstraint(_one_of("state", ["offered", "refused"]), name="state"),
+    CheckConstraint(one_of("state", ["offered", "refused"]), name="state"),
 )
 
 jobs = Table(
@@ -201,11 +158,10 @@ jobs = Table(
     Column("delivered_at", UtcDateTime),
     Column("waived_at", UtcDateTime),
     Column("waived_because", Text),
-    Column("pruned_at", UtcDateTime),
-    Column("pruned_bytes", BigInteger),
+    *pruned(),
     UniqueConstraint("study_instance_uid", "input_digest", "model", "model_version"),
-    CheckConstraint(_one_of("state", JobState), name="state"),
-    CheckConstraint(_one_of("stage", JobStage), name="stage"),
+    CheckConstraint(one_of("state", JobState), name="state"),
+    CheckConstraint(one_of("stage", JobStage), name="stage"),
     Index(None, "state", "stage", "run_after"),
     Index(None, "study_id"),
 )
@@ -290,7 +246,7 @@ deliveries = Table(
     Column("asked", Integer, nullable=False, default=0, server_default="0"),
     Column("denials", Integer, nullable=False, default=0, server_default="0"),
     UniqueConstraint("result_id", "destination"),
-    CheckConstraint(_one_of("state", ["pending", "sent", "delivered", "parked"]), name="state"),
+    CheckConstraint(one_of("state", ["pending", "sent", "delivered", "parked"]), name="state"),
     Index(None, "state", "destination", "run_after"),
     Index(None, "job_id"),
 )
@@ -321,7 +277,7 @@ commitment_requests = Table(
     Column("last_error", Text),
     Column("received_at", UtcDateTime, nullable=False),
     Column("answered_at", UtcDateTime),
-    CheckConstraint(_one_of("state", ["pending", "answered", "parked"]), name="state"),
+    CheckConstraint(one_of("state", ["pending", "answered", "parked"]), name="state"),
     Index(None, "state", "run_after"),
 )
 

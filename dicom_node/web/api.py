@@ -17,11 +17,10 @@ from dicom_node.domain.jobs import InvalidTransition, JobState
 from dicom_node.errors import Transient
 from dicom_node.observe.metrics import NodeCollector, node_registry
 from dicom_node.process import utc_now
+from dicom_node.store.counts import Counts, counts
 from dicom_node.store.database import Database
 from dicom_node.store.models import known_models
 from dicom_node.store.overview import (
-    Counts,
-    counts,
     job_detail,
     job_rows,
     quarantined_files,
@@ -35,6 +34,24 @@ _SAFE_SITES = {"same-origin", "none"}
 
 RowId = Annotated[int, UrlPath(ge=1, le=2**31 - 1)]  # what the databases' INTEGER holds
 Uid = Annotated[str, UrlPath(pattern=r"^[0-9.]{1,64}$")]
+
+
+def bring_back(database: Database, job_id: int) -> JobState:
+    """Retry a job for somebody who asks by HTTP.
+
+    Raises
+    ------
+    HTTPException
+        There is no such job (404), or nothing to retry (409).
+    """
+    try:
+        with database.begin() as connection:
+            state = retry_job(connection, job_id, now=utc_now())
+    except InvalidTransition as error:
+        raise HTTPException(409, str(error)) from error
+    if state is None:
+        raise HTTPException(404, "no such job")
+    return state
 
 
 def same_origin(request: Request) -> None:
@@ -129,14 +146,7 @@ def _add_jobs(router: APIRouter, config: NodeConfig, database: Database) -> None
     @router.post("/api/jobs/{job_id}/retry", dependencies=[Depends(same_origin)])
     def retry(job_id: RowId) -> dict[str, str]:
         """Bring a parked, failed or refused job back."""
-        try:
-            with database.begin() as connection:
-                state = retry_job(connection, job_id, now=utc_now())
-        except InvalidTransition as error:
-            raise HTTPException(409, str(error)) from error
-        if state is None:
-            raise HTTPException(404, "no such job")
-        return {"state": state.value}
+        return {"state": bring_back(database, job_id).value}
 
     @router.get("/api/jobs/{job_id}/results/{kind}")
     def result(job_id: RowId, kind: str) -> FileResponse:

@@ -11,20 +11,18 @@ from fastapi.templating import Jinja2Templates
 
 from dicom_node import __version__
 from dicom_node.config import NodeConfig
-from dicom_node.domain.jobs import InvalidTransition, JobState
-from dicom_node.process import utc_now
+from dicom_node.domain.jobs import JobState
+from dicom_node.store.counts import counts
 from dicom_node.store.database import Database
 from dicom_node.store.models import known_models
 from dicom_node.store.overview import (
-    counts,
     job_detail,
     job_rows,
     quarantined_files,
     study_detail,
     study_rows,
 )
-from dicom_node.store.recovery import retry_job
-from dicom_node.web.api import PAGE, RowId, same_origin
+from dicom_node.web.api import PAGE, RowId, bring_back, same_origin
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -93,13 +91,7 @@ def _add_jobs(
     @router.post("/jobs/{job_id}/retry", dependencies=[Depends(same_origin)])
     def retry(job_id: RowId) -> RedirectResponse:
         """Bring a job back and show it."""
-        try:
-            with database.begin() as connection:
-                state = retry_job(connection, job_id, now=utc_now())
-        except InvalidTransition as error:
-            raise HTTPException(409, str(error)) from error
-        if state is None:
-            raise HTTPException(404, "no such job")
+        bring_back(database, job_id)
         return RedirectResponse(f"/jobs/{job_id}", status_code=303)
 
 

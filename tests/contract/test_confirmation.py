@@ -103,7 +103,8 @@ def test_what_was_denied_is_due_again_and_a_person_starts_afresh(database: Datab
         settlements.settle_delivered(connection, archive, remark=None, now=NOW)
         recovery.retry_job(connection, again.job_id, now=NOW)
     fresh = taken(database, "PACS")
-    assert (fresh.attempts, fresh.denials, fresh.state) == (1, 0, PENDING)
+    # One stays: the object may be at the destination.
+    assert (fresh.attempts, fresh.denials, fresh.state) == (2, 0, PENDING)
 
 
 def test_a_question_waits_for_its_time_also_when_the_clock_is_set_back(database: Database) -> None:

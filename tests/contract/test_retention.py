@@ -12,10 +12,12 @@ from sqlalchemy import text
 from dicom_node.domain.jobs import InvalidTransition
 from dicom_node.domain.retention import RetentionPolicy
 from dicom_node.store import overview, recovery, retention, studies
+from dicom_node.store.counts import counts
 from dicom_node.store.database import Database, open_database
 from dicom_node.store.files import write_durably
 from dicom_node.store.pruning import Pruner
 from tests.builders import LEASE, NOW, claim, record, route
+from tests.conftest import Logged
 from tests.contract.test_store import job
 from tests.stored import DAY, LATER, POLICY, Store, image_of
 
@@ -53,7 +55,7 @@ def test_a_confirmed_study_goes_at_its_age_and_its_rows_stay(store: Store) -> No
     assert shown["pruned_at"] is not None
     assert shown["results"] != []
     with store.database.read() as connection:
-        assert overview.counts(connection).pruned_bytes == size
+        assert counts(connection).pruned_bytes == size
         detail = overview.study_detail(connection, "1.2.1")
     assert detail is not None
     assert any(event["action"] == "study_pruned" for event in detail["events"])
@@ -234,6 +236,25 @@ def test_a_row_that_names_a_file_elsewhere_removes_nothing(
     assert outside.is_file()
     assert (tmp_path / "x").is_file()
     assert Path("/etc/hostname").exists()
+
+
+def test_a_file_that_cannot_be_removed_holds_up_no_other(embedded: Store, logged: Logged) -> None:
+    for number in (1, 2):
+        embedded.delivery(embedded.study(number), "delivered")
+    stubborn = embedded.folder / image_of(1).path
+    stubborn.unlink()
+    stubborn.mkdir()  # not even root can unlink it
+
+    pruned = embedded.pruner().step()
+
+    assert pruned.studies == 2
+    assert embedded.files() == set()
+    assert "file_not_removed" in logged.getvalue()
+    assert not embedded.pruner().step()
+    stubborn.rmdir()
+    stubborn.write_bytes(b"12345")
+    assert embedded.pruner().step().freed_bytes == 5
+    assert not stubborn.exists()
 
 
 def test_a_link_out_of_the_store_is_not_followed(embedded: Store, tmp_path: Path) -> None:

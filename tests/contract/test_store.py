@@ -24,10 +24,21 @@ from dicom_node.store import (
     settlements,
     studies,
 )
-from dicom_node.store.database import Database
-from dicom_node.store.models import offered_version, record_model
+from dicom_node.store.database import Connection, Database
+from dicom_node.store.models import known_models, offered_version, record_model
 from dicom_node.store.tables import metadata
-from tests.builders import IMAGE, LEASE, NOW, PREDICTION, claim, new_job, record, route, scored_job
+from tests.builders import (
+    IMAGE,
+    LEASE,
+    NOW,
+    PREDICTION,
+    claim,
+    complete_study,
+    new_job,
+    record,
+    route,
+    scored_job,
+)
 
 
 def job(database: Database, job_id: int) -> dict[str, object]:
@@ -233,35 +244,87 @@ def test_a_dead_workers_jobs_go_back_at_once_and_count_as_attempts(database: Dat
     assert held.attempts == 2
 
 
-def test_a_job_waits_for_its_model_until_a_scorer_offers_it(database: Database) -> None:
+def offer(connection: Connection, version: str = "2.0.0") -> None:
+    record_model(
+        connection,
+        name="cxr",
+        version=version,
+        weights_sha256=None,
+        description={},
+        reason=None,
+        now=NOW,
+    )
+
+
+def job_without_model(database: Database) -> int:
+    """A job whose model no scorer has offered yet."""
     record(database, IMAGE)
     with database.begin() as connection:
-        (study,) = studies.open_studies(connection)
-        studies.complete_study(connection, study, because="test", now=NOW)
-        complete = routing.next_complete_study(connection)
-        assert complete is not None
-        waiting = replace(new_job(complete, "1" * 64), model_version="")
-        routing.add_job(
+        complete = complete_study(connection, now=NOW)
+        job_id = routing.add_job(
             connection,
-            waiting,
+            replace(new_job(complete, "1" * 64), model_version=""),
             now=NOW,
             stage=JobStage.WAIT_FOR_MODEL,
             reason="model cxr is not offered",
         )
+        routing.mark_routed(connection, complete, [])
+    assert job_id is not None
     assert claim(database) is None
+    return job_id
+
+
+def test_a_job_waits_for_its_model_until_a_scorer_offers_it(database: Database) -> None:
+    job_without_model(database)
     with database.begin() as connection:
-        record_model(
-            connection,
-            name="cxr",
-            version="2.0.0",
-            weights_sha256=None,
-            description={},
-            reason=None,
-            now=NOW,
-        )
+        offer(connection)
     held = claim(database)
     assert held is not None
     assert held.model_version == "2.0.0"
+
+
+@pytest.mark.parametrize("first", ["retry", "offer"])
+def test_a_job_that_was_parked_while_it_waited_for_its_model_still_gets_it(
+    database: Database, first: str
+) -> None:
+    job_id = job_without_model(database)
+    record(
+        database, replace(IMAGE, sop_instance_uid="1.2.3.9", digest="7" * 64, identity_digest="8")
+    )
+    assert job(database, job_id)["state"] == "parked"
+    with database.begin() as connection:
+        if first == "offer":
+            offer(connection)
+        recovery.retry_job(connection, job_id, now=NOW)
+    if first == "retry":
+        assert claim(database) is None
+        assert job(database, job_id)["reason"] == "model cxr is not offered by any scorer yet"
+        with database.begin() as connection:
+            offer(connection)
+    held = claim(database)
+    assert held is not None
+    assert held.model_version == "2.0.0"
+
+
+def test_scorers_that_start_together_offer_a_model_once(database: Database) -> None:
+    failed: list[Exception] = []
+
+    def second() -> None:
+        try:
+            with database.begin() as connection:
+                offer(connection)
+        except Exception as error:  # noqa: BLE001 - told to the test's own thread
+            failed.append(error)
+
+    thread = threading.Thread(target=second)
+    with database.begin() as connection:
+        offer(connection)
+        thread.start()
+        thread.join(0.5)  # it waits for our transaction
+    thread.join(30)
+    assert failed == []
+    with database.read() as connection:
+        assert [model.version for model in known_models(connection)] == ["2.0.0"]
 
 
 def test_a_job_is_delivered_once_every_destination_has_every_object(database: Database) -> None:
@@ -302,10 +365,7 @@ def test_a_parked_delivery_parks_the_job_until_a_person_retries_it(database: Dat
 def test_a_study_that_no_route_took_is_put_before_the_rules_again(database: Database) -> None:
     record(database, IMAGE)
     with database.begin() as connection:
-        (study,) = studies.open_studies(connection)
-        studies.complete_study(connection, study, because="test", now=NOW)
-        complete = routing.next_complete_study(connection)
-        assert complete is not None
+        complete = complete_study(connection, now=NOW)
         routing.mark_routed(connection, complete, [])
         nobody = replace(new_job(complete, "1" * 64), model="", model_version="")
         job_id = routing.add_job(

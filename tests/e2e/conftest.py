@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.e2e.harness import Node, StoreScp
+from tests.e2e.harness import Node, StoreScp, nodes_in
 
 
 @pytest.fixture
 def make_node(tmp_path: Path) -> Iterator[Callable[..., Node]]:
     """A function that starts a node with settings; every node is stopped at the end."""
-    with ExitStack() as stack:
-
-        def start(name: str = "node", **settings: Any) -> Node:
-            node = Node(tmp_path / name, settings)
-            stack.callback(node.stop)
-            node.start()
-            return node
-
+    with nodes_in(tmp_path) as start:
         yield start
 
 

@@ -10,7 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,20 @@ class Node:
             timeout=120,
             env=child_environment(self.settings, os.environ),
         )
+
+
+@contextmanager
+def nodes_in(folder: Path) -> Iterator[Callable[..., Node]]:
+    """A function that starts a node with settings; every node is stopped at the end."""
+    with ExitStack() as stack:
+
+        def start(name: str = "node", **settings: Any) -> Node:
+            node = Node(folder / name, settings)
+            stack.callback(node.stop)
+            node.start()
+            return node
+
+        yield start
 
 
 class StoreScp:

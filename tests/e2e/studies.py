@@ -12,6 +12,7 @@ from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 
 from dicom_node.demo.phantom import derived_uid, extend_series
+from tests.attributes import change
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("DICOM_NODE_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -42,11 +43,7 @@ def radiograph(folder: Path, seed: str, **values: Any) -> Path:
     A value of None removes the attribute.
     """
     made = small_radiograph(seed)
-    for keyword, value in values.items():
-        if value is None:
-            delattr(made, keyword)
-        else:
-            setattr(made, keyword, value)
+    change(made, values)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{seed}.dcm"
     made.save_as(path)

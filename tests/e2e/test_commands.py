@@ -14,7 +14,7 @@ import pytest
 from pydicom import dcmread
 
 from dicom_node.report.validate import validate_result
-from tests.e2e.harness import Node, StoreScp
+from tests.e2e.harness import Node, StoreScp, free_port
 from tests.e2e.studies import radiograph, rg1
 
 pytestmark = pytest.mark.slow
@@ -56,14 +56,16 @@ def test_the_demo_leaves_a_strange_folder_alone(tmp_path: Path) -> None:
 @pytest.mark.dcmtk
 def test_check_verifies_every_part_and_says_what_to_mend(tmp_path: Path, archive: StoreScp) -> None:
     home = tmp_path / "home"
-    ended = run("check", "--home", str(home), "--send-to", archive.peer, "--json")
+    ports = {"DICOM_NODE_DICOM__PORT": str(free_port()), "DICOM_NODE_WEB__PORT": str(free_port())}
+    ended = run("check", "--home", str(home), "--send-to", archive.peer, "--json", **ports)
     verdicts = json.loads(ended.stdout)
     assert ended.returncode == 0, verdicts
     parts = {item["part"] for item in verdicts if item["state"] == "ok"}
     assert parts >= {
-        "configuration", "routes", "disk", "database", "dicom port", "model", "destination",
+        "configuration", "routes", "disk", "database", "dicom port", "web port", "model",
+        "destination",
     }  # fmt: skip
-    ended = run("check", "--home", str(home), "--send-to", "NOBODY@127.0.0.1:1", "--json")
+    ended = run("check", "--home", str(home), "--send-to", "NOBODY@127.0.0.1:1", "--json", **ports)
     assert ended.returncode == 1
     (failed,) = [item for item in json.loads(ended.stdout) if item["state"] == "failed"]
     assert failed["part"] == "destination"

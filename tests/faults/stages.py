@@ -24,7 +24,8 @@ from typing import Any
 import yaml
 from sqlalchemy import func, select
 
-from dicom_node.config import DestinationConfig, load_config
+from dicom_node.config import load_config
+from dicom_node.config_destinations import DestinationConfig
 from dicom_node.failpoint import VARIABLE
 from dicom_node.node import child_environment, prepare
 from dicom_node.paths import SHIPPED_CONFIG, SHIPPED_MODELS
@@ -118,13 +119,14 @@ class StageKeeper:
         """Start the stages; returns when all of them work."""
         self.database = prepare(self.config)
         for stage in stages:
-            self._start(stage)
+            self.start_stage(stage)
         self._watcher.start()
         for stage in stages:
             log = self.log(stage)
             wait_for(partial(_says_ready, log), START_SECONDS, f"{stage} ready, see {log}")
 
-    def _start(self, stage: str) -> None:
+    def start_stage(self, stage: str) -> None:
+        """Start one stage, which is kept from then on."""
         self.log(stage).touch()
         process = _context.Process(
             target=_run_stage, args=(stage, self.environment, self.log(stage)), daemon=True
@@ -140,7 +142,7 @@ class StageKeeper:
                 self.deaths.append((stage, process.exitcode))
                 self._expire(process.pid, process.exitcode)
                 if not self._stop.is_set():
-                    self._start(stage)
+                    self.start_stage(stage)
 
     def _expire(self, pid: int | None, exit_code: int | None) -> None:
         try:

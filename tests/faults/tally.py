@@ -11,7 +11,7 @@ from pathlib import Path
 from pydicom import dcmread
 from sqlalchemy import select
 
-from dicom_node.config import DestinationConfig
+from dicom_node.config_destinations import DestinationConfig
 from dicom_node.deliver.dimse import SendOutcome, send_files
 from dicom_node.store.database import Database, DatabaseUnavailable
 from dicom_node.store.inbox import scan

@@ -81,7 +81,7 @@ def test_a_process_ends_where_it_is(action: str, status: int) -> None:
 @pytest.mark.parametrize(
     "text",
     ["score.after_clam=kill", f"{STEP}=kil", f"{STEP}=kill:3", f"{STEP}=error:EWRONG",
-     f"{STEP}=sleep", f"{STEP}=kill@0", "/no/such/folder"],
+     f"{STEP}=sleep", f"{STEP}=fill:1.5", f"{STEP}=kill@0", "/no/such/folder"],
 )  # fmt: skip
 def test_what_does_not_exist_is_refused_at_the_start(text: str) -> None:
     with pytest.raises(ConfigError, match=VARIABLE):

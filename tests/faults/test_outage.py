@@ -6,6 +6,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, func, select
@@ -17,6 +18,7 @@ from dicom_node.store.jobs import ClaimedJob, LeaseLost
 from dicom_node.store.leases import LeasedQueue
 from dicom_node.store.outcomes import settle_predicted
 from dicom_node.store.tables import attempts, jobs
+from dicom_node.store.unsettled import give_back, leave_note
 from tests.builders import IMAGE, LEASE, PREDICTION, record, route
 from tests.faults.clocks import Clocks
 
@@ -46,12 +48,12 @@ class Workers:
         self.clocks = Clocks()
         self.database = database
         self.failing = Failing(database)
-        self.mine = self._queue(self.failing, "mine")
-        self.other = self._queue(self.failing, "other")
+        self.mine = self.new("mine")
+        self.other = self.new("other")
 
-    def _queue(self, database: Database, worker: str) -> LeasedQueue:
+    def new(self, worker: str) -> LeasedQueue:
         return LeasedQueue(
-            database,
+            self.failing,
             JobStage.SCORE,
             worker=worker,
             lease=LEASE,
@@ -159,3 +161,34 @@ def test_a_full_or_read_only_disk_is_transient(number: int) -> None:
 def test_other_errors_of_the_system_are_not_the_disks() -> None:
     with pytest.raises(FileNotFoundError), waiting_for_the_disk():
         raise FileNotFoundError(errno.ENOENT, "x")
+
+
+def test_a_worker_that_ends_while_the_database_is_away_costs_its_job_no_attempt(
+    workers: Workers, tmp_path: Path
+) -> None:
+    for _ in range(5):
+        worker = workers.new("stopped")
+        job = worker.claim()
+        assert job is not None
+        assert worker.unsettled is None
+        workers.failing.away = True
+        with pytest.raises(DatabaseUnavailable), worker.work(job):
+            raise DatabaseUnavailable("away")
+        assert worker.unsettled == job.token
+        leave_note(tmp_path, job.token)
+        with pytest.raises(DatabaseUnavailable):
+            give_back(tmp_path, workers.failing, workers.clocks.now)
+        workers.failing.away = False
+        workers.clocks.tick(10 * LEASE.total_seconds())
+        assert give_back(tmp_path, workers.failing, workers.clocks.now) == 1
+        assert workers.job() == (JobState.QUEUED, JobStage.SCORE, 0)
+        assert give_back(tmp_path, workers.failing, workers.clocks.now) == 0
+
+
+def test_a_note_about_a_job_that_went_on_changes_nothing(workers: Workers, tmp_path: Path) -> None:
+    job = workers.mine.claim()
+    assert job is not None
+    leave_note(tmp_path, job.token)
+    workers.predicted(job)
+    give_back(tmp_path, workers.failing, workers.clocks.now)
+    assert workers.job() == (JobState.QUEUED, JobStage.REPORT, 0)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.harness import Node, StoreScp
+from tests.e2e.harness import Node, StoreScp, nodes_in
 from tests.integration.orthanc import Orthanc
 
 
@@ -44,12 +44,5 @@ def start_storescp(tmp_path: Path) -> Iterator[Callable[..., StoreScp]]:
 @pytest.fixture
 def start_node(tmp_path: Path) -> Iterator[Callable[..., Node]]:
     """A function that starts `dicom-node serve` with settings."""
-    with ExitStack() as stack:
-
-        def start(name: str = "node", **settings: Any) -> Node:
-            node = Node(tmp_path / name, settings)
-            stack.callback(node.stop)
-            node.start()
-            return node
-
+    with nodes_in(tmp_path) as start:
         yield start

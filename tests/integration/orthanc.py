@@ -58,6 +58,8 @@ class Orthanc:
         Pause until a study is forwarded, and until a failed transfer is repeated.
     tls
         Settings of its DICOM TLS, which it then speaks on its port and to the node; None: no TLS.
+    user
+        Name and password that its HTTP server demands; None: it lets everybody in.
     """
 
     ae_title = "ORTHANC"
@@ -71,6 +73,7 @@ class Orthanc:
         stable_age: int = 1,
         retry_seconds: int = 1,
         tls: Mapping[str, Any] | None = None,
+        user: tuple[str, str] | None = None,
     ) -> None:
         folder.mkdir()
         self._configuration = ORTHANC_JSON if tls is None else _with_tls(folder, tls)
@@ -88,13 +91,26 @@ class Orthanc:
             "NODE_PORT": str(node_port),
             "NODE_AE_TITLE": node_ae_title,
         }
+        if user is not None:
+            self._environment = dict(self._environment) | {
+                "ORTHANC_AUTHENTICATION": "true",
+                "ORTHANC_USER": user[0],
+                "ORTHANC_PASSWORD": user[1],
+            }
         self._process: subprocess.Popen[bytes] | None = None
-        self._client = httpx.Client(base_url=f"http://127.0.0.1:{self.http_port}", timeout=30)
+        self._client = httpx.Client(
+            base_url=f"http://127.0.0.1:{self.http_port}", timeout=30, auth=user
+        )
 
     @property
     def peer(self) -> str:
         """The peer as the node's `send_to` names it."""
         return f"{self.ae_title}@127.0.0.1:{self.dicom_port}"
+
+    @property
+    def dicomweb_url(self) -> str:
+        """Address of its DICOMweb service."""
+        return f"http://127.0.0.1:{self.http_port}/dicom-web"
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -157,6 +173,11 @@ class Orthanc:
         ]
         loaded = [dcmread(BytesIO(content)) for content in files]
         return [item for item in loaded if modality is None or item.Modality == modality]
+
+    def files(self) -> list[bytes]:
+        """The bytes of every instance."""
+        names = self.get("/instances")
+        return [self._client.get(f"/instances/{name}/file").content for name in names]
 
     def transfers(self) -> list[str]:
         """The states of all transfers to the node, e.g. `["Success", "Failure"]`."""

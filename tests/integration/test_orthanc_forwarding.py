@@ -40,6 +40,18 @@ def radiograph() -> Path:
     return Path(str(get_testdata_file("RG1_UNCR.dcm", download=False)))
 
 
+@pytest.fixture
+def forwarded(
+    start_orthanc: StartOrthanc, start_storescp: StartStorescp, radiograph: Path
+) -> tuple[Orthanc, StoreScp]:
+    """An Orthanc that has forwarded RG1, and the stand-in for the node that has it."""
+    node = start_storescp()
+    orthanc = start_orthanc(node_port=node.port)
+    orthanc.upload(radiograph)
+    wait_for(lambda: orthanc.transfers() == ["Success"], FORWARD_SECONDS, "RG1 is forwarded")
+    return orthanc, node
+
+
 def made_in_study_of(source: Path, sop_class: str, modality: str, **attributes: Any) -> bytes:
     """An instance in a new series of the source's study, as a Part 10 file."""
     made = Dataset()
@@ -81,12 +93,9 @@ def assert_nothing_more_comes(node: StoreScp, count: int) -> None:
 
 
 def test_a_stable_study_arrives_once_and_results_in_it_are_not_forwarded(
-    start_orthanc: StartOrthanc, start_storescp: StartStorescp, radiograph: Path
+    forwarded: tuple[Orthanc, StoreScp], radiograph: Path
 ) -> None:
-    node = start_storescp()
-    orthanc = start_orthanc(node_port=node.port)
-    orthanc.upload(radiograph)
-    wait_for(lambda: orthanc.transfers() == ["Success"], FORWARD_SECONDS, "RG1 is forwarded")
+    orthanc, node = forwarded
     sent = dcmread(radiograph)
     assert received(node) == {str(sent.SOPInstanceUID): sent.PixelData}
 
@@ -106,24 +115,18 @@ def test_a_stable_study_arrives_once_and_results_in_it_are_not_forwarded(
 
 
 def test_sending_the_same_image_again_forwards_nothing(
-    start_orthanc: StartOrthanc, start_storescp: StartStorescp, radiograph: Path
+    forwarded: tuple[Orthanc, StoreScp], radiograph: Path
 ) -> None:
-    node = start_storescp()
-    orthanc = start_orthanc(node_port=node.port)
-    orthanc.upload(radiograph)
-    wait_for(lambda: orthanc.transfers() == ["Success"], FORWARD_SECONDS, "RG1 is forwarded")
+    orthanc, node = forwarded
     orthanc.upload(radiograph)
     assert_nothing_more_comes(node, 1)
     assert orthanc.transfers() == ["Success"]
 
 
 def test_late_images_are_forwarded_without_the_series_that_went_before(
-    start_orthanc: StartOrthanc, start_storescp: StartStorescp, radiograph: Path
+    forwarded: tuple[Orthanc, StoreScp], radiograph: Path
 ) -> None:
-    node = start_storescp()
-    orthanc = start_orthanc(node_port=node.port)
-    orthanc.upload(radiograph)
-    wait_for(lambda: orthanc.transfers() == ["Success"], FORWARD_SECONDS, "RG1 is forwarded")
+    orthanc, node = forwarded
     late = made_in_study_of(radiograph, CTImageStorage, "CT", Rows=8, Columns=8)
     orthanc.upload(late)
     wait_for(

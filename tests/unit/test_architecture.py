@@ -20,11 +20,22 @@ PACKAGE = Path(__file__).resolve().parents[2] / "dicom_node"
 
 # Small modules at the top that every stage may use: settings, paths, loop, process edge.
 GROUND = frozenset(
-    {"errors", "failpoint", "paths", "config", "config_network", "loop", "process", "observe"}
-) | {"__version__", "charset"}
+    {
+        "errors",
+        "failpoint",
+        "paths",
+        "loop",
+        "process",
+        "observe",
+        "__version__",
+        "charset",
+        "guard",
+    }
+    | {"config", "config_destinations", "config_network", "config_values"}
+)
 BELOW_A_STAGE = GROUND | {"domain", "store"}
 STAGES = frozenset({"receive", "assemble", "route", "score", "report", "deliver"})
-NETWORK = frozenset({"dimse", "storage_commitment", "tls", "tls_failures"})
+NETWORK = frozenset({"dimse", "storage_commitment", "tls", "tls_certificates", "tls_failures"})
 EVERYTHING = BELOW_A_STAGE | STAGES | NETWORK | {"node", "demo", "web", "cli"}
 
 # Room or top module: the rooms that it may import.
@@ -36,12 +47,18 @@ ALLOWED: dict[str, frozenset[str]] = {
     "paths": frozenset(),
     "process": frozenset({"errors"}),
     "loop": frozenset({"errors"}),
+    "guard": frozenset({"errors", "config", "process", "store"}),
     "domain": frozenset({"errors"}),
-    "config": frozenset({"errors", "config_network", "domain", "paths"}),
-    "config_network": frozenset({"domain"}),
+    "config": frozenset(
+        {"errors", "config_destinations", "config_network", "config_values", "domain", "paths"}
+    ),
+    "config_destinations": frozenset({"errors", "config_network", "config_values", "domain"}),
+    "config_network": frozenset({"config_values"}),
+    "config_values": frozenset(),
     "dimse": frozenset({"errors"}),
     "storage_commitment": frozenset({"errors", "domain"}),
-    "tls": frozenset({"errors", "config_network"}),
+    "tls": frozenset({"errors", "config_network", "tls_certificates"}),
+    "tls_certificates": frozenset({"errors"}),
     "tls_failures": frozenset(),
     "store": frozenset({"errors", "domain", "failpoint"}),
     "observe": frozenset(

@@ -10,7 +10,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from dicom_node.config import NodeConfig, load_config, parse_peer
+from dicom_node.config import NodeConfig, load_config
+from dicom_node.config_destinations import parse_peer
 from dicom_node.errors import ConfigError
 from dicom_node.node import child_environment
 from dicom_node.paths import SHIPPED_CONFIG

@@ -18,6 +18,7 @@ from dicom_node.domain.commitment import (
 from dicom_node.errors import BadInput
 from dicom_node.storage_commitment import read_report, read_request, write_report, write_request
 from dicom_node.store.commitment_box import AnswerState, CommitmentBox
+from tests.attributes import change
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ONE, TWO = Reference("1.2.840.1", "1.2.3"), Reference("1.2.840.2", "1.2.4")
@@ -43,13 +44,7 @@ def test_a_request_and_a_report_survive_the_wire() -> None:
 
 
 def broken(**changes: object) -> Dataset:
-    data_set = write_request(REQUEST)
-    for keyword, value in changes.items():
-        if value is None:
-            delattr(data_set, keyword)
-        else:
-            setattr(data_set, keyword, value)
-    return data_set
+    return change(write_request(REQUEST), changes)
 
 
 @pytest.mark.parametrize(

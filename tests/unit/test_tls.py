@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicom_node.tls import Validity, certificate_names, validity_of
+from dicom_node.tls_certificates import Validity, certificate_names, validity_of, validity_of_list
 from dicom_node.tls_failures import explain_failure
 
 
@@ -52,8 +52,23 @@ def test_the_days_left_are_whole_ones() -> None:
 
 @given(st.binary(max_size=200))
 def test_no_bytes_make_the_reader_of_certificates_fail_otherwise(content: bytes) -> None:
-    with suppress(ValueError, IndexError, StopIteration):
-        validity_of(content)
+    for read in (validity_of, validity_of_list):
+        with suppress(ValueError, IndexError, StopIteration):
+            read(content)
+
+
+@pytest.mark.parametrize("version", [True, False])
+def test_a_revocation_list_without_an_end_never_expires(version: bool) -> None:
+    """RFC 5280 5.1.2.5: nextUpdate is optional in X.509."""
+    first = [der(0x02, b"\x01")] if version else []
+    dated = [der(0x30, b""), der(0x30, b""), der(0x17, b"260102030405Z")]
+    entries = der(0x30, b"")
+    begin = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    for until, end in (([], None), ([der(0x17, b"260202030405Z")], begin + timedelta(days=31))):
+        content = der(0x30, der(0x30, *first, *dated, *until, entries), der(0x30), der(0x03, b"\0"))
+        found = validity_of_list(content)
+        assert found.not_before == begin
+        assert found.not_after == (end or datetime.max.replace(tzinfo=UTC))
 
 
 def test_names_are_the_common_name_and_the_dns_names() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from dicom_node.errors import BadInput
+from dicom_node.score.bundle import METADATA, WEIGHTS
 from training.cli.loading import Wanted, load_splits
 from training.data import Source, data_dir
 from training.recipes.base import Recipe
@@ -15,15 +19,17 @@ _CONFOUNDED = frozenset({"covid3_cxr", "covid25_cxr"})
 """Sets whose card says first what one can guess the class from without the lungs."""
 
 
-def export_run(run: Path, wanted: Wanted, folder: Path) -> dict[str, Any]:
-    """Write the model folder of a run.
+def export_run(
+    run: Path, wanted: Wanted, folder: Path, version: str | None = None
+) -> dict[str, Any]:
+    """Write the model folder of a run; warns where new weights come under an old version.
 
     Raises
     ------
     BadInput
         The data are not those that the run was trained on.
     """
-    from training.export import export
+    from training.export import VERSION, export
     from training.others import other_sets
 
     recipe = recipe_of(run)
@@ -38,14 +44,33 @@ def export_run(run: Path, wanted: Wanted, folder: Path) -> dict[str, Any]:
             f"{run.name} was trained on other pictures or another division of them than "
             f"{source.name} gives now: name the same data and options as for `fit`, or train again"
         )
-    return export(
+    before = _sealed(folder)
+    report = export(
         recipe,
         splits,
         run,
         folder,
+        version=version or VERSION,
         others=other_sets(recipe, data_dir()),
         confounding=_confounding(recipe, source),
     )
+    now = _sealed(folder)
+    if before and now and before[0] == now[0] and before[1] != now[1]:
+        Console(stderr=True, soft_wrap=True).print(
+            f"warning: {folder.name} {now[0]} had other weights before: a node that has scored a "
+            "study with them will not score it again; give --version a new one",
+            highlight=False,
+        )
+    return report
+
+
+def _sealed(folder: Path) -> tuple[str, str] | None:
+    """Version and SHA-256 of the weights that a model folder states; None if it states none."""
+    try:
+        content = json.loads((folder / METADATA).read_bytes())
+        return content["version"], content["dicom_node"]["sha256"][WEIGHTS]
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _confounding(recipe: Recipe, source: Source) -> dict[str, Any] | None:

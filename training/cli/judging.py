@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from dicom_node.score.bundle import CARD, read_bundle
 from dicom_node.score.transforms import Pipeline
@@ -24,13 +24,23 @@ from training.cli.options import (
     model_folder,
     out,
     print_json,
+    warn,
 )
 from training.data import open_source
 
 _SHOWN = ("accuracy", "sensitivity", "specificity", "precision", "recall", "f1", "auc")
+_SHOWN_OF_GROUPS = ("accuracy", "sensitivity", "specificity", "auc")
 
 GroupBy = Annotated[
     str | None, typer.Option(help="Column of the data whose values are measured apart.")
+]
+OperatingPoint = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Call by this threshold of the model: high_sensitivity, balanced or high_specificity."
+        "  (default: the one in use)",
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Of the bootstrap.")]
 Predictions = Annotated[
@@ -51,6 +61,7 @@ def evaluate_model(
     data: DataName,
     split: Split = "test",
     group_by: GroupBy = None,
+    operating_point: OperatingPoint = None,
     label_map: LabelMap = None,
     group_column: GroupColumn = None,
     seed: Seed = 20261121,
@@ -67,14 +78,18 @@ def evaluate_model(
         split=split_named(split),
         label_map=label_map_of(label_map),
         group_by=group_by,
+        operating_point=operating_point,
         seed=seed,
         predictions_csv=predictions,
         progress=not json,
     )
+    warn(report["problems"], report["problem_count"])
     if json:
         print_json(report)
-    else:
-        out.print(_figures_table(model, report))
+        return
+    out.print(_figures_table(model, report))
+    if "groups" in report:
+        out.print(_groups_table(group_by, report["groups"]))
 
 
 def explain_model(
@@ -125,32 +140,59 @@ def compare_models(
         label_map=label_map_of(label_map),
         progress=not json,
     )
+    warn(report["problems"], len(report["problems"]))
     if json:
         print_json(report)
     else:
         out.print(render(report), markup=False, highlight=False)
 
 
-def show_card(model: Model, models: Models = MODELS) -> None:
-    """Print a model's card."""
-    text = (model_folder(model, models) / CARD).read_text(encoding="utf-8")
+def show_card(model: Model, models: Models = MODELS, json: Json = False) -> None:
+    """Print a model's card; as JSON, what the folder declares of itself."""
+    folder = model_folder(model, models)
+    if json:
+        print_json(read_bundle(folder).metadata.model_dump(mode="json"))
+        return
+    text = (folder / CARD).read_text(encoding="utf-8")
     out.print(text, markup=False, highlight=False)
 
 
 def _figures_table(model: str, report: Mapping[str, Any]) -> Table:
-    parts = {"all": report, "accepted": report["accepted"], **report.get("groups", {})}
-    table = Table("", *parts, title=f"{model}, threshold {report['threshold']}")
+    parts = {"all": report, "without the refused": report["accepted"]}
+    point = f" ({report['operating_point']})" if report["operating_point"] else ""
+    title = f"{model} on {report['data']}, split {report['split']}"
+    table = Table("", *parts, title=f"{title}, threshold {report['threshold']}{point}")
     table.add_row("n", *(str(part["n"]) for part in parts.values()))
+    table.add_row("with the finding", *(str(part["n_positive"]) for part in parts.values()))
     for figure in _SHOWN:
         table.add_row(figure, *(_with_interval(part, figure) for part in parts.values()))
     table.add_row("refused by the scope gate", str(report["refused"]))
     for label, count in report["unknown_labels"].items():
         table.add_row(f"left out: label {label}", str(count))
+    if report["unreadable"]:
+        table.add_row("left out: unreadable", str(report["unreadable"]))
+    return table
+
+
+def _groups_table(column: str | None, groups: Mapping[str, Mapping[str, Any]]) -> Table:
+    """One row a group, so that many groups stay readable on a narrow screen."""
+    table = Table(Column(column or "", overflow="fold"), "n", "refused", *_SHOWN_OF_GROUPS)
+    for name, part in groups.items():
+        cells = [_in_two_lines(part, figure) for figure in _SHOWN_OF_GROUPS]
+        table.add_row(name, str(part["n"]), str(part["refused"]), *cells)
     return table
 
 
 def _with_interval(part: Mapping[str, Any], figure: str) -> str:
-    value, interval = part.get(figure), (part.get("ci95") or {}).get(figure)
+    return _cell(part, figure, "{:.3f}", " ({:.3f} to {:.3f})")
+
+
+def _in_two_lines(part: Mapping[str, Any], figure: str) -> str:
+    return _cell(part, figure, "{:.2f}", "\n{:.2f}-{:.2f}")
+
+
+def _cell(part: Mapping[str, Any], figure: str, value_form: str, interval_form: str) -> str:
+    value, interval = part[figure], part["ci95"][figure]
     if value is None:
         return "-"
-    return f"{value:.3f}" + (" ({:.3f} to {:.3f})".format(*interval) if interval else "")
+    return value_form.format(value) + (interval_form.format(*interval) if interval else "")

@@ -104,13 +104,16 @@ def load_labelled(
     label_map: str | None,
     split: str | None,
 ) -> list[Picture]:
-    """Prepare the pictures of a split, or of all of them, for a model folder."""
+    """Prepare the pictures of a split for a model folder; all of them where there are no splits."""
+    from training.predict import split_of
+
+    chosen = split_of(source, split)
     loaded = load_pictures(
-        source, pipeline, labels, label_map=label_map_of(label_map), split=split, progress=True
+        source, pipeline, labels, label_map=label_map_of(label_map), split=chosen, progress=True
     )
     if not loaded.pictures:
         raise BadInput(
-            f"{source.name} has no picture of {', '.join(labels)} in split {split or 'all'}: name "
+            f"{source.name} has no picture of {', '.join(labels)} in split {chosen or 'all'}: name "
             "another --split, or say with --label-map what its labels mean"
         )
     return loaded.pictures

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE
 from rich.table import Column, Table
 
 from dicom_node.errors import BadInput
@@ -31,14 +32,29 @@ from training.cli.options import (
     settings_of,
 )
 from training.recipes import RECIPES, SHIPPED
-from training.runs import customised, made_from
+from training.runs import HISTORY, check_name, customised, made_from, read_json
 
 Run = Annotated[Path | None, typer.Option(help="Folder of this run.  (default: RUNS/NAME)")]
 Name = Annotated[
     str | None, typer.Option(help="Name of your run and model.  (default: the recipe's)")
 ]
 Resume = Annotated[bool, typer.Option(help="Go on after the last finished epoch.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Version = Annotated[
+    str | None,
+    typer.Option(
+        help="Version of the model; a node scores a study once with each.  (default: the project's)"
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(help="auto, cpu, cuda (of several GPUs each takes a part of a batch) or cuda:N."),
+]
+Logs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log", help="Send the figures of each epoch to tensorboard or mlflow, too; repeatable."
+    ),
+]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that prepare batches.")]
 Steps = Annotated[int, typer.Option(min=10, help="Learning rates to try.")]
 
@@ -70,10 +86,11 @@ def list_recipes(json: Json = False) -> None:
             }
         )
         return
-    table = Table(Column("recipe", no_wrap=True), "data", "network", "weights", "published")
+    heads = (Column(name, no_wrap=True) for name in ("recipe", "data", "network", "published"))
+    table = Table(*heads, box=SIMPLE, padding=(0, 1, 0, 0))
     for name, recipe in RECIPES.items():
-        figures = ", ".join(f"{key} {value:.3g}" for key, value in recipe.published.items())
-        table.add_row(name, recipe.data_set, recipe.architecture, recipe.weights, figures)
+        figures = "\n".join(f"{key} {value:.3g}" for key, value in recipe.published.items())
+        table.add_row(name, recipe.data_set, recipe.architecture, figures)
     out.print(table)
 
 
@@ -110,6 +127,7 @@ def find_learning_rate(
     sha256: Sha256 = None,
     steps: Steps = 100,
     runs: Runs = RUNS,
+    json: Json = False,
 ) -> None:
     """Try rising learning rates on the first phase; writes lr_find.json and lr_find.png."""
     from training.lr_find import lr_find
@@ -125,7 +143,10 @@ def find_learning_rate(
     splits = load_splits(chosen, wanted, source)
     folder = runs / chosen.name
     curve = lr_find(chosen, splits, folder, weights_file=weights_file, sha256=sha256, steps=steps)
-    out.print(f"the loss falls fastest at {curve['suggestion']:.2e}; see {folder}/lr_find.png")
+    if json:
+        print_json(curve)
+    else:
+        out.print(f"the loss falls fastest at {curve['suggestion']:.2e}; see {folder}/lr_find.png")
 
 
 def fit_recipe(
@@ -142,7 +163,9 @@ def fit_recipe(
     resume: Resume = False,
     device: Device = "auto",
     workers: Workers = 1,
+    log: Logs = None,
     runs: Runs = RUNS,
+    json: Json = False,
 ) -> None:
     """Train a recipe on its own set, or on your data; the best epoch is kept.
 
@@ -152,18 +175,25 @@ def fit_recipe(
 
     fit cxr_pneumonia --data labels.csv --name our_pneumonia  (a CSV that names DICOM files)
     """
-    from training.fit import fit
+    from training.fit import chosen_device, fit
+    from training.logs import check_logs
 
     base = recipe_named(recipe)
+    # Said before the data are read.
+    chosen_device(device)
+    check_logs(log or [])
     wanted = Wanted(data, group_column, label_map, runs)
     if data is not None and name is None:
         raise BadInput("give the model of your own data a --name of its own")
+    if name is not None:
+        check_name(name)
     source = wanted.source(base)
     own_data = wanted.own_data(source)
     changes = settings_of(settings)
     chosen = customised(base, name=name, changes=changes, fallback=fallback, own_data=own_data)
     splits = load_splits(chosen, wanted, source)
-    out.print(counts_table(chosen, splits))
+    if not json:
+        out.print(counts_table(chosen, splits))
     folder = run or runs / chosen.name
     fit(
         chosen,
@@ -174,11 +204,19 @@ def fit_recipe(
         resume=resume,
         device=device,
         workers=workers,
+        logs=log or [],
         made_from=made_from(
             base.name, chosen.name, changes=changes, fallback=fallback, own_data=own_data
         ),
     )
-    out.print(f"trained: {folder}; next: python -m training export {chosen.name}")
+    history = read_json(folder, HISTORY)
+    if json:
+        print_json({"run": str(folder), "n": counts(chosen, splits), "history": history})
+        return
+    words = f"export {chosen.name}"
+    for option, value in (("--data", data), ("--label-map", label_map), ("--run", run)):
+        words += f" {option} {value}" if value is not None else ""
+    out.print(f"trained, epochs: {len(history)}: {folder}; next: python -m training {words}")
 
 
 def export_model(
@@ -189,12 +227,13 @@ def export_model(
     group_column: GroupColumn = None,
     runs: Runs = RUNS,
     models: Models = MODELS,
+    version: Version = None,
     json: Json = False,
 ) -> None:
     """Write a run as a model folder that the node serves: calibrated, gated, with its card."""
     wanted = Wanted(data, group_column, label_map, runs)
     folder = models / name
-    report = export_run(run or runs / name, wanted, folder)
+    report = export_run(run or runs / name, wanted, folder, version)
     if json:
         print_json(report)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,8 @@ from training.recipes.base import Recipe
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "models"
 RUNS = ROOT / "var" / "training"
+
+_WARNINGS = 5
 
 out = Console(soft_wrap=True)
 
@@ -50,7 +53,11 @@ GroupColumn = Annotated[
 Split = Annotated[str, typer.Option(help="train, validation, test or all.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", help="KEY=VALUE: epochs, batch_size, seed, side, rate, ...; repeatable."),
+    typer.Option(
+        "--set",
+        help="KEY=VALUE; KEY is epochs, batch_size, seed, members, architecture, weights, side or "
+        "rate; repeatable.",
+    ),
 ]
 Fallback = Annotated[
     bool,
@@ -91,6 +98,15 @@ def model_folder(text: str, models: Path) -> Path:
     raise BadInput(f"{text!r} is no model folder, and none in {models} has that name")
 
 
+def warn(problems: Sequence[str], count: int) -> None:
+    """Say on standard error what was left out: the first problems of `count`."""
+    errors = Console(stderr=True, soft_wrap=True)
+    for problem in problems[:_WARNINGS]:
+        errors.print(f"warning: left out: {problem}", markup=False, highlight=False)
+    if count > _WARNINGS:
+        errors.print(f"warning: left out: {count - _WARNINGS} more", highlight=False)
+
+
 def print_json(value: Any) -> None:
     """Print one JSON document, and nothing else, on standard output."""
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")

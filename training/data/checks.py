@@ -133,6 +133,8 @@ def _undecodable(source: Source, *, progress: bool) -> Iterator[str]:
             return str(error)
         if not np.isfinite(image).all():
             return f"{source.name}: {item.path} holds values that are no numbers; remove it"
+        if image.min() == image.max():
+            return f"{source.name}: {item.path} is blank: all its pixels are alike; remove it"
         return None
 
     with ThreadPoolExecutor(_THREADS) as pool:

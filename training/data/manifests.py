@@ -44,14 +44,16 @@ def rows_to_items(
     grouping = group_column or next((name for name in _GROUPS if name in header), None)
     items: list[Item] = []
     problems: list[str] = []
-    for row in reader:
-        if None in row or None in row.values():
+    for cells in reader:
+        # Spreadsheets leave blanks that nobody sees.
+        row = {name: value.strip() for name, value in cells.items() if isinstance(value, str)}
+        if None in cells or len(row) < len(header):
             problems.append(f"{source} line {reader.line_num}: not {len(header)} columns")
         elif not row["path"]:
             problems.append(f"{source} line {reader.line_num}: a label without an image")
         elif not row["label"]:
             problems.append(f"{source} line {reader.line_num}: {row['path']} has no label")
-        elif (split := row.get("split", "").strip().lower()) and split not in SPLIT_NAMES:
+        elif (split := row.get("split", "").lower()) and split not in SPLIT_NAMES:
             problems.append(
                 f"{source} line {reader.line_num}: split {split!r}; train, validation or test can "
                 "be written there, or nothing"

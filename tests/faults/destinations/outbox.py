@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from dicom_node.config import NodeConfig, load_config
 from dicom_node.deliver.worker import Courier
 from dicom_node.domain.retry import RetryPolicy
 from dicom_node.store import outcomes, routing, studies
+from dicom_node.store.counts import counts
 from dicom_node.store.database import Database
-from dicom_node.store.overview import counts, job_rows
+from dicom_node.store.overview import job_rows
 from tests.builders import IMAGE, NOW, PREDICTION, claim, new_job, record
 
 CT = Path(str(get_testdata_file("CT_small.dcm")))
@@ -97,22 +99,22 @@ class Outbox:
             outcomes.settle_predicted(connection, held, PREDICTION, prediction_path="p", now=NOW)
         held = claim(self.database)
         assert held is not None
-        result = outcomes.NewResult(
-            "SR", self._write(uid, study_uid), uid, f"2.25.7{number}", f"r/{number}", None, "f" * 64
-        )
+        sop_class_uid, digest = self._write(uid, study_uid)
+        path = f"results/{number}.dcm"
+        result = outcomes.NewResult("SR", sop_class_uid, uid, f"2.25.7{number}", path, None, digest)
         with self.database.begin() as connection:
             outcomes.settle_reported(connection, held, [result], not_analysed=False, now=NOW)
         return uid
 
-    def _write(self, uid: str, study_uid: str) -> str:
+    def _write(self, uid: str, study_uid: str) -> tuple[str, str]:
         number = uid.removeprefix("2.25.9")
         data_set = dcmread(CT)
         data_set.SOPInstanceUID = data_set.file_meta.MediaStorageSOPInstanceUID = uid
         data_set.StudyInstanceUID, data_set.SeriesInstanceUID = study_uid, f"2.25.7{number}"
-        path = self.config.store_dir / "r" / number
+        path = self.config.store_dir / "results" / f"{number}.dcm"
         path.parent.mkdir(parents=True, exist_ok=True)
         data_set.save_as(path)
-        return str(data_set.SOPClassUID)
+        return str(data_set.SOPClassUID), sha256(path.read_bytes()).hexdigest()
 
     def step(self, by: timedelta = timedelta(0)) -> None:
         """Turn the clock, then do everything that is due, to its end."""

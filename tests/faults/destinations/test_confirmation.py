@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -10,6 +11,7 @@ from pynetdicom.sop_class import CTImageStorage, Verification
 
 from dicom_node.domain.commitment import CommitmentReport, Reference
 from dicom_node.receive.scp import Receiver
+from tests.builders import IMAGE, record
 from tests.faults.destinations.outbox import Outbox
 from tests.faults.destinations.peers import Archive, report_to, verdict
 
@@ -85,6 +87,29 @@ def test_what_was_lost_there_is_sent_again(archive: Archive, make_outbox: MakeOu
     outbox.steps(2, SOON)
     assert outbox.only_delivery()["state"] == "delivered"
     assert archive.stored == [uid, uid]
+
+
+def test_what_was_lost_there_is_not_sent_again_once_the_patient_is_in_doubt(
+    archive: Archive, make_outbox: MakeOutbox
+) -> None:
+    archive.reasons = [0x0112]
+    outbox = by_commitment(archive, make_outbox)
+    uid = outbox.add(["PACS"])
+    outbox.step()
+    assert outbox.only_delivery()["state"] == "sent"
+    of_another = replace(
+        IMAGE,
+        study_instance_uid="2.25.11",
+        sop_instance_uid="2.25.5100",
+        digest="9" * 64,
+        identity_digest="e" * 64,
+    )
+    record(outbox.database, of_another)
+    outbox.steps(3, SOON)
+    (job,) = outbox.jobs()
+    assert job["state"] == "parked"
+    assert "not sent again: the study's images carry 2 different identities" in job["reason"]
+    assert archive.stored == [uid]
 
 
 def test_what_is_lost_there_again_and_again_is_parked(

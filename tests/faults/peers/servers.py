@@ -18,7 +18,8 @@ _NODE = """
 import sys
 from datetime import timedelta
 from pathlib import Path
-from dicom_node.config import DicomConfig, NodeConfig
+from dicom_node.config import NodeConfig
+from dicom_node.config_network import DicomConfig
 from dicom_node.receive.scp import Receiver
 receiver = Receiver(NodeConfig(home=Path(sys.argv[1]), ae_title="NODE", dicom=DicomConfig(
     port=0, minimum_free_bytes=0, maximum_object_bytes=64 << 20,

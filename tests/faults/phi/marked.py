@@ -13,6 +13,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import JPEG2000Lossless
 
 from dicom_node.demo.phantom import derived_uid
+from tests.attributes import change
 from tests.e2e.studies import small_radiograph
 
 MARKERS: Final = {
@@ -55,12 +56,7 @@ def marked(seed: str, **values: Any) -> Dataset:
     inner = Dataset()
     inner.PatientID, inner.TypeOfPatientID = MARKERS["nested"], "TEXT"
     made.OtherPatientIDsSequence = Sequence([inner])
-    for keyword, value in values.items():
-        if value is None:
-            delattr(made, keyword)
-        else:
-            setattr(made, keyword, value)
-    return made
+    return change(made, values)
 
 
 def _with_bad_numbers(seed: str) -> Dataset:

@@ -17,8 +17,14 @@ def jobs_of(keeper: StageKeeper) -> list[dict[str, Any]]:
     return [job for job in found if job is not None]
 
 
-def quarantined(keeper: StageKeeper, count: int) -> dict[str, Any]:
-    """The job that is parked, once `count` jobs exist and all others are scored."""
+def quarantined(keeper: StageKeeper, count: int, *, stage: str = "score") -> dict[str, Any]:
+    """The job that is parked, once `count` jobs exist and all others are scored.
+
+    Parameters
+    ----------
+    stage
+        Where it did harm.
+    """
 
     def ended() -> list[dict[str, Any]] | None:
         jobs = jobs_of(keeper)
@@ -29,7 +35,7 @@ def quarantined(keeper: StageKeeper, count: int) -> dict[str, Any]:
     (parked,) = (job for job in jobs if job["state"] == "parked")
     assert "quarantined" in parked["reason"]
     assert parked["results"] == []
-    tried = [item for item in parked["attempt_log"] if item["stage"] == "score"]
+    tried = [item for item in parked["attempt_log"] if item["stage"] == stage]
     assert len(tried) == 2
     assert all(item["worker"] and item["seconds"] is not None for item in tried)
     return dict(parked)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node.config import DestinationConfig
+from dicom_node.config_destinations import DestinationConfig
 from dicom_node.failpoint import STEPS
 from dicom_node.store.database import open_database
 from tests.e2e.harness import Node, wait_for

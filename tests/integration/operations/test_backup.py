@@ -50,14 +50,17 @@ class Stages:
 
     def start(self, stage: str) -> None:
         said = self.home.with_name(f"{self.home.name}.{stage}.out")
-        with said.open("wb") as out:
+        with said.open("wb") as out, said.with_suffix(".log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "dicom_node", stage, "--home", str(self.home)],
                 stdout=out,
-                stderr=subprocess.DEVNULL,
+                stderr=log,
             )
         self._running.append(process)
         wait_for(lambda: "ready" in said.read_text(), 60, f"{stage} is ready")
+
+    def log(self, stage: str) -> str:
+        return self.home.with_name(f"{self.home.name}.{stage}.log").read_text()
 
     def kill(self) -> None:
         for process in self._running:

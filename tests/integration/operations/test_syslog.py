@@ -249,3 +249,21 @@ def test_what_a_crash_left_of_a_record_does_not_stop_the_rest(
     write(tmp_path, 1, first=1)
     ship_all(shipper(server.port))
     assert sent(server) == ["N0", "N1"]
+
+
+def test_a_missing_tls_file_delays_messages_and_ends_nothing(
+    start: Callable[..., SyslogServer],
+    shipper: Callable[..., SyslogShipper],
+    authority: Authority,
+    tmp_path: Path,
+) -> None:
+    server, ca = start(), tmp_path / "ca.pem"
+    write(tmp_path, 1)
+    shipping = shipper(server.port, ca=ca)
+    with pytest.raises(
+        SyslogUnavailable, match=r"audit.syslog: tls: ca_file .*ca\.pem cannot be read"
+    ):
+        shipping.step()
+    ca.write_bytes(authority.certificate.read_bytes())
+    ship_all(shipping)
+    assert sent(server) == ["N0"]

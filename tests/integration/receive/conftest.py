@@ -14,14 +14,17 @@ import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
-from dicom_node.config import DestinationConfig, DicomConfig, NodeConfig
+from dicom_node.config import NodeConfig
+from dicom_node.config_destinations import DestinationConfig
+from dicom_node.config_network import DicomConfig
 from dicom_node.receive.scp import Receiver
 from dicom_node.store.inbox import AssociationListing, scan
 
 _PROGRAM = """
 import sys
 from pathlib import Path
-from dicom_node.config import DicomConfig, NodeConfig
+from dicom_node.config import NodeConfig
+from dicom_node.config_network import DicomConfig
 from dicom_node.receive.scp import Receiver
 home, port = Path(sys.argv[1]), int(sys.argv[2])
 receiver = Receiver(NodeConfig(home=home, dicom=DicomConfig(port=port, minimum_free_bytes=0)))

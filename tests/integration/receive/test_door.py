@@ -15,7 +15,7 @@ from pynetdicom import AE
 from pynetdicom.pdu_primitives import UserIdentityNegotiation
 from pynetdicom.sop_class import Verification
 
-from dicom_node.config import DestinationConfig
+from dicom_node.config_destinations import DestinationConfig
 from dicom_node.deliver.dimse import echo
 from dicom_node.errors import DestinationUnavailable
 from dicom_node.receive.users import hash_passcode

@@ -21,7 +21,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import build_context
 
-from dicom_node.config import DestinationConfig
+from dicom_node.config_destinations import DestinationConfig
 from dicom_node.deliver.dimse import SendOutcome, echo, send_files
 from dicom_node.dimse import prepare_pynetdicom
 from dicom_node.errors import DestinationUnavailable

@@ -70,3 +70,22 @@ class Authority:
             "-CAcreateserial", "-days", str(days), "-extfile", extensions, "-out", certificate,
         )  # fmt: skip
         return Pair(certificate, self._leaf_key)
+
+    def revoke(self, pair: Pair) -> None:
+        """Put a certificate on the next list."""
+        self._ca("-revoke", pair.certificate)
+
+    def write_list(self, file: Path, *, seconds: int = 7 * 86400) -> None:
+        """Write the revocation list as of now, for so long."""
+        self._ca("-gencrl", "-crlsec", str(seconds), "-out", file)
+
+    def _ca(self, *words: str | Path) -> None:
+        settings, database = self._folder / "ca.cnf", self._folder / "index.txt"
+        if not settings.exists():
+            database.touch()
+            (self._folder / "crlnumber").write_text("01\n")
+            settings.write_text(
+                f"[ca]\ndefault_ca=here\n[here]\ndatabase={database}\n"
+                f"crlnumber={self._folder / 'crlnumber'}\ndefault_md=sha256\n"
+            )
+        openssl("ca", "-config", settings, "-keyfile", self._key, "-cert", self.certificate, *words)

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from dicom_node.config import DestinationConfig, DicomConfig, NodeConfig
+from dicom_node.config import NodeConfig
+from dicom_node.config_destinations import DestinationConfig
+from dicom_node.config_network import DicomConfig
 from dicom_node.receive.scp import Receiver
 from tests.e2e.harness import tool
 from tests.integration.tls.certificates import Authority, Pair

@@ -14,7 +14,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
-from dicom_node.config import DestinationConfig
+from dicom_node.config_destinations import DestinationConfig
 from dicom_node.deliver.dimse import echo
 from dicom_node.errors import ConfigError, DestinationUnavailable
 from dicom_node.node import child_environment

@@ -16,8 +16,11 @@ import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
-from dicom_node.cli.check_door import destination_certificates, door, ports
-from dicom_node.config import DestinationConfig, DicomConfig, NodeConfig
+from dicom_node.cli.check_door import ports
+from dicom_node.cli.check_tls import destination_certificates, door
+from dicom_node.config import NodeConfig
+from dicom_node.config_destinations import DestinationConfig
+from dicom_node.config_network import DicomConfig
 from dicom_node.deliver.dimse import SendOutcome, echo, send_files
 from dicom_node.errors import DestinationUnavailable
 from tests.e2e.harness import START_SECONDS, free_port, tool, wait_for
@@ -191,8 +194,9 @@ def test_check_reports_certificates_before_they_expire(
 ) -> None:
     soon = hospital.issue("soon.example.org", days=10)
     _, node = start_tls_receiver({"client_certificates": "none", **soon.settings()})
-    (theirs,) = destination_certificates("pacs", node)
+    theirs, authority = destination_certificates("pacs", node)
     assert (theirs.state, "in 9 days" in theirs.found) == ("warning", True)
+    assert (authority.part, authority.state) == ("CA", "warning")
 
     late = hospital.issue("late.example.org", days=-1)
     open_key = tmp_path / "open.key"
@@ -200,6 +204,27 @@ def test_check_reports_certificates_before_they_expire(
     open_key.chmod(0o644)
     own = {"port": node.port, "client_certificates": "none"}
     files = {"certificate_file": late.certificate, "private_key_file": open_key}
-    settings = NodeConfig(home=tmp_path, dicom=DicomConfig(port=None, tls={**own, **files}))
-    states = {(verdict.part, verdict.state) for verdict in [*ports(settings), *door(settings)]}
-    assert states == {("tls port", "ok"), ("certificate", "failed"), ("private key", "warning")}
+    settings = NodeConfig(
+        home=tmp_path, web={"port": None}, dicom=DicomConfig(port=None, tls={**own, **files})
+    )
+    verdicts = [*ports(settings), *door(settings)]
+    states = {(verdict.part, verdict.state) for verdict in verdicts}
+    assert states == {("tls port", "failed"), ("certificate", "failed"), ("private key", "warning")}
+    assert "another certificate" in verdicts[0].found
+
+
+def test_check_knows_the_node_behind_its_tls_port(start_tls_receiver, node_pair, hospital) -> None:
+    _, node = start_tls_receiver()
+    tls = {"port": node.port, "ca_file": hospital.certificate, **node_pair.settings()}
+    settings = NodeConfig(web={"port": None}, dicom=DicomConfig(port=None, tls=tls))
+    (found,) = ports(settings)
+    assert (found.state, found.found.endswith("the node answers")) == ("ok", True)
+
+
+def test_check_says_what_is_wrong_with_one_destination_and_goes_on(
+    start_tls_receiver, hospital, tmp_path: Path
+) -> None:
+    _, node = start_tls_receiver({"client_certificates": "none"})
+    bad = node.model_validate(node.model_dump() | {"tls": {"ca_file": tmp_path / "absent.pem"}})
+    (missing,) = destination_certificates("pacs", bad)
+    assert (missing.state, "absent.pem cannot be read" in missing.found) == ("failed", True)

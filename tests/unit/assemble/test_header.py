@@ -15,6 +15,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittle
 from dicom_node.assemble.header import Arrival, read_header, sender_of
 from dicom_node.domain.study import Role
 from dicom_node.errors import BadInput
+from tests.attributes import change
 
 ARRIVAL = Arrival("assoc-1", datetime(2026, 1, 1, tzinfo=UTC))
 
@@ -26,12 +27,7 @@ def dataset(**values: Any) -> Dataset:
     made.StudyInstanceUID = "1.2"
     made.SeriesInstanceUID = "1.2.3"
     made.PatientID = "MRN-1"
-    for keyword, value in values.items():
-        if value is None:
-            delattr(made, keyword)
-        else:
-            setattr(made, keyword, value)
-    return made
+    return change(made, values)
 
 
 def written(folder: Path, made: Dataset, *, syntax: str = ExplicitVRLittleEndian) -> Path:

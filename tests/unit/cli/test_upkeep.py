@@ -83,6 +83,7 @@ def test_fsck_tells_by_its_exit_code_whether_a_person_is_needed(home: Path) -> N
     code, said = call(home, "fsck", "--repair")
     assert code == 2
     assert "jobs show" in said
+    assert "0 repaired, 0 left for --repair, 1 left for a person" in said
 
 
 def test_a_floor_below_the_receivers_is_refused(home: Path) -> None:

@@ -17,7 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import CTImageStorage, SecondaryCaptureImageStorage, Verification
 
-from dicom_node.config import DestinationConfig
+from dicom_node.config_destinations import DestinationConfig
 from dicom_node.deliver.association import associate
 from dicom_node.deliver.dimse import SendOutcome, echo, send_files, send_folder
 from dicom_node.demo.archive import Archive

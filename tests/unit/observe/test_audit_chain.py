@@ -149,6 +149,13 @@ def test_a_chain_that_was_written_anew_is_found_by_an_anchor(tmp_path: Path) -> 
     assert verify_trail(tmp_path / "c", anchor=noted.sha256).broken is not None
 
 
+def test_a_trail_of_which_nothing_is_left_is_no_clean_bill(tmp_path: Path) -> None:
+    write(tmp_path, 2)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert "all are gone" in str(verify_trail(tmp_path).broken)
+
+
 def test_a_missing_head_is_no_clean_bill(tmp_path: Path) -> None:
     write(tmp_path, 2)
     (tmp_path / "head").unlink()

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
+from dicom_node.domain.jobs import JobState
 from dicom_node.observe.audit import AuditEvent
+from dicom_node.observe.metrics import NodeCollector
+from dicom_node.store import commitments, deliveries
+from dicom_node.store.counts import Counts
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 LEVELS = {"warning", "error", "critical"}
@@ -40,6 +45,64 @@ def actions_in_the_chapter() -> dict[str, set[str]]:
 
 def test_every_alarm_is_explained_and_every_explanation_has_its_alarm() -> None:
     assert actions_in_the_chapter() == actions_in_code()
+
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+EVERY_STATE = Counts(
+    jobs_by_state=dict.fromkeys(JobState, 1),
+    deliveries={
+        ("PACS", state): 1
+        for state in (deliveries.PENDING, deliveries.SENT, deliveries.DELIVERED, deliveries.PARKED)
+    },
+    instances=0,
+    studies_receiving=0,
+    quarantined=0,
+    models_offered=0,
+    pruned_bytes=0,
+    oldest_queued_at=NOW,
+    undelivered_since={"PACS": NOW},
+    commitment_requests=dict.fromkeys(
+        (commitments.PENDING, commitments.ANSWERED, commitments.PARKED), 1
+    ),
+)
+NEEDS_A_PERSON = {
+    'dicom_node_jobs{state="parked"}',
+    'dicom_node_jobs{state="failed"}',
+    'dicom_node_deliveries{state="parked"}',
+    'dicom_node_commitment_requests{state="parked"}',
+}
+
+
+def metrics_in_code(home: Path) -> set[str]:
+    """Every metric by its name alone, and by its name and state if it has one."""
+    collector = NodeCollector(
+        lambda: EVERY_STATE, home=home, inbox_dir=home / "inbox", clock=lambda: NOW
+    )
+    found = set()
+    for family in collector.collect():
+        found.add(family.name)
+        for sample in family.samples:
+            if "state" in sample.labels:
+                found.add(f'{family.name}{{state="{sample.labels["state"]}"}}')
+    return found
+
+
+def metrics_in_the_chapter() -> set[str]:
+    text = (REPOSITORY / "docs" / "operations.md").read_text(encoding="utf-8")
+    chapter = text.partition("## What to watch")[2].partition("\n## ")[0]
+    return set(re.findall(r"`(dicom_node_[^`]+)`", chapter))
+
+
+def test_every_metric_of_the_chapter_exists_and_every_metric_is_in_it(tmp_path: Path) -> None:
+    told, exported = metrics_in_the_chapter(), metrics_in_code(tmp_path)
+    assert told - exported == set()
+    bare = {name.partition("{")[0] for name in told}
+    assert {name.partition("{")[0] for name in exported} - bare == set()
+
+
+def test_every_state_that_needs_a_person_has_an_alarm(tmp_path: Path) -> None:
+    assert metrics_in_code(tmp_path) >= NEEDS_A_PERSON
+    assert metrics_in_the_chapter() >= NEEDS_A_PERSON
 
 
 def test_every_audit_event_is_explained() -> None:

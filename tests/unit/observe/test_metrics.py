@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from dicom_node import __version__
 from dicom_node.domain.jobs import JobState
 from dicom_node.observe.metrics import NodeCollector, node_registry, waiting_files
-from dicom_node.store.overview import Counts
+from dicom_node.store.counts import Counts
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 COUNTS = Counts(
@@ -91,3 +91,16 @@ def test_a_destination_that_does_not_confirm_grows_old(tmp_path: Path) -> None:
     told = scrape(tmp_path, counts)
     assert told["dicom_node_oldest_undelivered_seconds"] == {("PACS",): 7200}
     assert told["dicom_node_commitment_requests"] == {("pending",): 1, ("answered",): 4}
+
+
+def test_a_lease_that_holds_is_no_alarm_and_one_that_is_over_has_an_age(tmp_path: Path) -> None:
+    for until, age in ((NOW + timedelta(seconds=9), 0), (NOW - timedelta(seconds=70), 70)):
+        told = scrape(tmp_path, replace(COUNTS, oldest_lease_until=until))
+        assert told["dicom_node_oldest_lapsed_lease_seconds"][()] == age
+
+
+def test_a_study_that_nobody_routes_and_bytes_that_differ_are_told(tmp_path: Path) -> None:
+    counts = replace(COUNTS, unrouted_since=NOW - timedelta(minutes=20), conflicting_instances=3)
+    told = scrape(tmp_path, counts)
+    assert told["dicom_node_oldest_unrouted_study_seconds"][()] == 1200
+    assert told["dicom_node_conflicting_instances"][()] == 3

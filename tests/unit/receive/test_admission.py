@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from dicom_node.config import DicomConfig
-from dicom_node.config_network import PeerConfig
+from dicom_node.config_network import DicomConfig, PeerConfig
 from dicom_node.receive.admission import (
     Admission,
     Caller,
@@ -125,3 +124,19 @@ def test_a_bare_title_is_a_peer_without_conditions() -> None:
 def test_an_address_is_compared_as_people_write_it() -> None:
     assert str(plain_address("::ffff:192.0.2.7")) == "192.0.2.7"
     assert str(plain_address("2001:db8::7")) == "2001:db8::7"
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("::ffff:10.1.2.3", "10.1.2.3/32"),
+        ("::ffff:10.1.0.0/112", "10.1.0.0/16"),
+        ("::/0", "::/0"),
+        ("2001:db8::/32", "2001:db8::/32"),
+    ],
+)
+def test_an_ipv4_address_written_as_ipv6_is_that_address(written: str, meant: str) -> None:
+    (network,) = PeerConfig.model_validate(
+        {"calling_ae_title": "CT", "addresses": [written]}
+    ).addresses
+    assert str(network) == meant

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -84,3 +85,19 @@ def test_only_the_folders_of_dead_processes_are_marked(tmp_path: Path) -> None:
     assert inbox.mark_orphans() == []
     ended = {listing.folder: listing.ended for listing in scan(tmp_path)}
     assert ended == {mine.path: None, theirs: "aborted"}
+
+
+def test_a_folder_that_the_disk_does_not_take_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_folder: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    inbox = Inbox(tmp_path)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with monkeypatch.context() as patched:
+        patched.setattr("dicom_node.store.inbox.fsync_folder", failing)
+        with pytest.raises(OSError, match="Input/output"):
+            inbox.open_association(now=NOON)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(inbox.mark_orphans()) == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dicom_node.receive.limits import Connections, PerMinute, SparseLog
+from dicom_node.receive.limits import Connections, Pace, PerMinute, SparseLog
 
 
 class Clock:
@@ -32,6 +32,28 @@ def test_connections_are_bounded_in_total_and_per_address() -> None:
     assert [connections.enter(host) for host in "bc"] == [None, "dicom.max_connections"]
     connections.leave("a")
     assert connections.enter("c") is None
+
+
+def test_a_key_has_its_moments_evenly_and_does_not_save_them_up() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    assert [pace.wait_for("a", 4) for _ in range(4)] == [0, 0.25, 0.5, 0.75]
+    assert pace.wait_for("b", 1) == 0
+    clock.now += 0.75
+    assert pace.wait_for("a", 4) == 0.25
+    clock.now += 60
+    assert [pace.wait_for("a", 4) for _ in range(2)] == [0, 0.25]
+
+
+def test_the_paces_of_many_addresses_take_no_more_memory_than_those_that_wait() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    for number in range(5000):
+        assert pace.wait_for(number, 1000) == 0
+        clock.now += 0.01
+    assert len(pace._free_at) <= 1000
+    assert pace.wait_for(4999, 0.1) == 0
+    assert round(pace.wait_for(4999, 0.1), 6) == 10
 
 
 def test_a_flood_leaves_a_few_lines_and_their_number() -> None:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from pydicom import Dataset, FileMetaDataset
 from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
+from tests.attributes import change
+
 Write = Callable[..., Path]
 
 
@@ -32,12 +34,7 @@ def dataset_of(stored: NDArray[Any], **attributes: Any) -> Dataset:
     data.PixelRepresentation = int(stored.dtype.kind == "i")
     data.PixelData = stored.tobytes()
     data["PixelData"].VR = "OB" if data.BitsAllocated == 8 else "OW"
-    for keyword, value in attributes.items():
-        if value is None:
-            delattr(data, keyword)
-        else:
-            setattr(data, keyword, value)
-    return data
+    return change(data, attributes)
 
 
 def chest_like(rows: int = 300, columns: int = 260) -> NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -94,6 +95,38 @@ def test_the_first_sentence_says_what_confounds_the_data() -> None:
     assert first.startswith("Its data are confounded: 0.89 (0.70 to 0.98) of the test pictures")
     assert "0.91 (0.70 to 0.98) by the most telling part (central 70 % masked out)" in first
     assert "0.99" not in first
+
+
+def test_one_operating_point_is_in_use_also_where_thresholds_coincide() -> None:
+    metadata = copy.deepcopy(METADATA)
+    (finding,) = metadata["dicom_node"]["findings"]
+    finding["operating_points"] = [
+        POINT | {"name": name} for name in ("high_sensitivity", "balanced", "high_specificity")
+    ]
+    lines = card(RECIPE, metadata, REPORT).splitlines()
+    assert [line for line in lines if "(in use)" in line] == [
+        "| covid | balanced (in use) | 0.4321 | 0.910 | 0.920 |"
+    ]
+
+
+def test_the_command_to_train_again_is_the_one_that_was_typed() -> None:
+    made = {
+        "recipe": "cxr_covid3",
+        "name": "ours",
+        "set": {"epochs": "3"},
+        "fallback": True,
+        "own_data": "films",
+    }
+    text = card(RECIPE, METADATA, REPORT | {"made_from": made})
+    words = "fit cxr_covid3 --data films --name ours --set epochs=3 --fallback`"
+    assert f"python -m training {words}" in text
+    assert "python -m training fit cxr_covid3`" in card(RECIPE, METADATA, REPORT)
+
+
+def test_words_that_a_recipe_does_not_have_leave_no_trace() -> None:
+    text = card(replace(RECIPE, citation="", members=3), METADATA, REPORT)
+    assert ". ." not in text
+    assert "the mean weights of 3 trainings" in text
 
 
 @pytest.mark.parametrize("missing", ["training", "inside"])

@@ -23,7 +23,7 @@ from training.runs import read_json, recipe_of
 
 TINY = [
     *("--set", "architecture=FiveBlockCNN", "--set", "weights=none", "--set", "side=32"),
-    *("--set", "epochs=1", "--set", "batch_size=4"),
+    *("--set", "epochs=1", "--set", "batch_size=4", "--set", "members=2"),
 ]
 COMMANDS = (
     *("list", "prepare", "lr-find", "fit", "export", "all"),
@@ -112,6 +112,85 @@ def test_evaluate_prints_json_and_nothing_else(
     assert main([*arguments, "--group-by", "patient_id"]) == 2
 
 
+def test_every_command_with_json_prints_json_alone(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--label-map", "healthy=normal,ill=pneumonia"]
+    own = ["--data", str(place.table), *words]
+    runs = ["--runs", str(tmp_path)]
+    train = ["cxr_pneumonia", *own, *runs, *TINY]
+    shown = {}
+    for name, command in {
+        "prepare": ["prepare", *train],
+        "fit": ["fit", *train, "--name", "again", "--workers", "0"],
+        "lr-find": ["lr-find", *train, "--steps", "10"],
+        "export": ["export", "again", *own, *runs, "--models", str(tmp_path), "--version", "7.1.0"],
+        "evaluate": ["evaluate", "ours", str(place.table), *words, *place.models],
+        "explain": ["explain", "ours", str(place.table), *words, *place.models, "--out"],
+        "compare": ["compare", "ours", "ours", *own, *place.models],
+        "card": ["card", "ours", *place.models],
+    }.items():
+        extra = [str(tmp_path / "explained")] if name == "explain" else []
+        assert main([*command, *extra, "--json"]) == 0, name
+        shown[name] = json.loads(capsys.readouterr().out)
+    assert [entry["member"] for entry in shown["fit"]["history"]] == [1, 2]
+    assert shown["export"]["version"] == "7.1.0"
+    assert shown["card"]["dicom_node"]["name"] == "ours"
+    assert shown["lr-find"]["suggestion"] > 0
+
+
+def test_new_weights_under_an_old_version_are_remarked(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = ["--data", str(place.table), "--label-map", "healthy=normal,ill=pneumonia"]
+    to = ["--runs", str(tmp_path), "--models", str(tmp_path / "models")]
+    for seed, version, said in (("1", "1.0.0", 0), ("1", "1.0.0", 0), ("2", "1.0.0", 1)):
+        words = ["--name", "mine", "--runs", str(tmp_path), "--set", f"seed={seed}", *own, *TINY]
+        assert main(["fit", "cxr_pneumonia", *words, "--workers", "0"]) == 0
+        assert main(["export", "mine", *own, *to, "--version", version]) == 0
+        assert capsys.readouterr().err.count("mine 1.0.0 had other weights before") == said
+
+
+def test_evaluate_takes_another_operating_point(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "ours", str(place.table), *place.models]
+    words += ["--label-map", "healthy=normal,ill=pneumonia"]
+    assert main([*words, "--operating-point", "high_specificity", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["operating_point"] == "high_specificity"
+    assert main([*words, "--operating-point", "best"]) == 2
+    assert "it has high_sensitivity, balanced, high_specificity" in capsys.readouterr().err
+
+
+def test_evaluate_says_what_it_left_out_and_shows_groups(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(8):
+        Image.linear_gradient("L").rotate(10 * number).save(tmp_path / f"{number}.png")
+    (tmp_path / "7.png").write_bytes(b"torn")
+    rows = [f"{i}.png,{('normal', 'pneumonia')[i % 2]},ward{i // 4}" for i in range(8)]
+    (tmp_path / "manifest.csv").write_text("\n".join(["path,label,ward", *rows]) + "\n")
+    assert main(["evaluate", "ours", str(tmp_path), "--group-by", "ward", *place.models]) == 0
+    said = capsys.readouterr()
+    assert "warning: left out:" in said.err
+    assert "7.png" in said.err
+    assert "left out: unreadable" in said.out
+    assert "ward1" in said.out
+
+
+def test_explain_takes_a_source_without_splits_whole(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(4):
+        Image.linear_gradient("L").rotate(10 * number).save(tmp_path / f"{number}.png")
+    rows = [f"{i}.png,{('normal', 'pneumonia')[i % 2]}" for i in range(4)]
+    (tmp_path / "manifest.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    to = str(tmp_path / "out")
+    assert main(["explain", "ours", str(tmp_path), "--out", to, "--json", *place.models]) == 0
+    assert json.loads(capsys.readouterr().out)["n"] == 4
+
+
 def test_evaluate_shows_a_table_to_people(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     model = str(place.root / "models" / "ours")
     words = ["--label-map", "healthy=normal,ill=pneumonia"]
@@ -152,7 +231,8 @@ def test_lr_find_suggests_a_rate(place: Place, capsys: pytest.CaptureFixture[str
 def test_list_names_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in RECIPES)
+    for name, recipe in RECIPES.items():
+        assert all(word in shown for word in (name, recipe.data_set, recipe.architecture))
     assert main(["list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out).keys() == RECIPES.keys()
 
@@ -176,6 +256,7 @@ def test_no_other_commands_are_there() -> None:
         (["fit", "cxr_pneumonia", "--set", "colour=red"], "only epochs"),
         (["fit", "cxr_pneumonia", "--data", "nowhere.csv", "--name", "x"], "does not exist"),
         (["fit", "cxr_pneumonia", "--data", "nowhere.csv"], "--name of its own"),
+        (["fit", "cxr_pneumonia", "--name", "../x"], "'../x' cannot name a model"),
         (["evaluate", "nothing", "covid3_cxr"], "is no model folder"),
         (["export", "nothing", "--runs", "nowhere"], "no readable config.json"),
         (["fit"], "Missing argument"),

@@ -29,7 +29,8 @@ def a_set(folder: Path, rows: Sequence[Sequence[str]]) -> Path:
     """A table of small pictures; returns its path."""
     folder.mkdir(exist_ok=True)
     for number, row in enumerate(rows):
-        Image.fromarray(np.full((6, 8), number, np.uint8)).save(folder / row[0])
+        grays = np.arange(number, number + 48, dtype=np.uint8).reshape(6, 8)
+        Image.fromarray(grays).save(folder / row[0])
     path = folder / "toy.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([HEADER, *rows])
@@ -46,6 +47,12 @@ def problems(path: Path, *, allow_shared_groups: bool = False) -> list[str]:
 
 def test_a_sound_set_has_neither_problems_nor_warnings(tmp_path: Path) -> None:
     assert check(open_source(a_set(tmp_path, SOUND)), LABELS) == []
+
+
+def test_a_blank_picture_teaches_nothing(tmp_path: Path) -> None:
+    path = a_set(tmp_path, SOUND)
+    Image.new("L", (8, 8), 7).save(tmp_path / "3.png")
+    assert problems(path) == ["toy: 3.png is blank: all its pixels are alike; remove it"]
 
 
 def test_damaged_pictures_are_found_by_decoding_every_file(tmp_path: Path) -> None:
@@ -137,7 +144,7 @@ def test_a_set_that_names_no_patients_says_so(tmp_path: Path) -> None:
     for label in LABELS:
         (tmp_path / label).mkdir()
         for number in range(2):
-            Image.new("L", (4, 4)).save(tmp_path / label / f"{number}.png")
+            Image.linear_gradient("L").save(tmp_path / label / f"{number}.png")
     (warning,) = check(open_source(tmp_path), LABELS)
     assert warning.startswith("nothing says which images are of one patient")
 
@@ -146,7 +153,7 @@ def test_an_empty_class_folder_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "normal").mkdir()
     (tmp_path / "covid").mkdir()
     for number in range(2):
-        Image.new("L", (4, 4)).save(tmp_path / "covid" / f"{number}.png")
+        Image.linear_gradient("L").save(tmp_path / "covid" / f"{number}.png")
     with pytest.raises(TrainingDataError) as caught:
         check(open_source(tmp_path), LABELS)
     assert "class folder normal holds no picture" in str(caught.value)

@@ -192,3 +192,12 @@ def test_a_table_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"path,label\n\xff\xfe,normal\n")
     with pytest.raises(TrainingDataError, match=r"list.csv cannot be read as CSV in UTF-8"):
         open_source(path)
+
+
+def test_blanks_around_the_cells_of_a_table_do_not_count(tmp_path: Path) -> None:
+    picture(tmp_path / "1.png")
+    rows = [("path", "label", "split", "patient_id"), (" 1.png", "normal ", " Test", " p1 ")]
+    (item,) = open_source(table(tmp_path / "list.csv", *rows, ("1.png", "  ", "", ""))).items
+    assert (item.path, item.label, item.split, item.group) == ("1.png", "normal", "test", "p1")
+    source = open_source(table(tmp_path / "bad.csv", *rows, ("2.png", "  ", "", "")))
+    assert source.problems == ("bad.csv line 3: 2.png has no label",)

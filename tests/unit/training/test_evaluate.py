@@ -245,11 +245,71 @@ def test_published_sets_are_read(
     )
 
 
-def test_a_damaged_picture_is_named(model: Path, tmp_path: Path) -> None:
-    place = unpacked(tmp_path / "set", drawn(LABELS, 4))
-    (place / "test/2.png").write_bytes(b"no picture")
-    with pytest.raises(BadInput, match=r"test/2\.png"):
-        evaluate(model, open_source(place), split="test")
+@pytest.mark.parametrize("form", [unpacked, packed])
+def test_damaged_pictures_are_named_and_left_out(
+    model: Path, tmp_path: Path, form: Callable[[Path, Drawn], Path]
+) -> None:
+    source = drawn(LABELS, 70)
+    written(tmp_path / "set", source)
+    content = (tmp_path / "set/test/67.png").read_bytes()
+    (tmp_path / "set/test/2.png").write_bytes(b"no picture")
+    (tmp_path / "set/test/67.png").write_bytes(content[: len(content) // 2])
+    place = tmp_path / "set"
+    if form is packed:
+        with tarfile.open(tmp_path / "set.tar", "w") as archive:
+            for path in sorted(place.rglob("*.*")):
+                archive.add(path, str(path.relative_to(place)))
+        place = tmp_path / "set.tar"
+    report = evaluate(model, open_source(place), split="test")
+    assert (report["n"], report["unreadable"], report["problem_count"]) == (68, 2, 2)
+    assert "test/2.png" in report["problems"][0]
+    assert "test/67.png" in report["problems"][1]
+
+
+def test_where_nothing_can_be_read_the_first_picture_is_named(model: Path, tmp_path: Path) -> None:
+    written(tmp_path / "set", drawn(LABELS, 4))
+    for file in (tmp_path / "set/test").iterdir():
+        file.write_bytes(b"no picture")
+    with pytest.raises(BadInput, match=r"no picture of set can be read.*test/0\.png"):
+        evaluate(model, open_source(tmp_path / "set"), split="test")
+
+
+def test_where_no_row_is_a_picture_the_first_reason_is_said(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "films.csv").write_text("path,label\nabsent.dcm,normal\n")
+    with pytest.raises(BadInput, match=r"no pictures; problems: 1.*absent\.dcm"):
+        evaluate(model, open_source(tmp_path / "films.csv"), split="test")
+
+
+def test_another_operating_point_calls_by_its_threshold(model: Path) -> None:
+    source = drawn(LABELS, 20)
+    used = evaluate(model, source, split="test")
+    (finding,) = read_bundle(model).findings
+    assert (used["operating_point"], used["threshold"]) == ("balanced", finding.threshold)
+    seen = []
+    for point in finding.operating_points:
+        report = evaluate(model, source, split="test", operating_point=point.name)
+        assert (report["operating_point"], report["threshold"]) == (point.name, point.threshold)
+        assert report["accepted"]["threshold"] == point.threshold
+        assert report["auc"] == used["auc"]
+        seen.append(report["sensitivity"])
+    assert seen == sorted(seen, reverse=True)
+    with pytest.raises(BadInput, match=r"no operating point 'best'.*it has high_sensitivity"):
+        evaluate(model, source, split="test", operating_point="best")
+
+
+def test_all_refused_and_none_refused_are_figures_not_errors(model: Path) -> None:
+    plain = drawn(LABELS, 12)
+    striped = replace(plain, striped=frozenset(item.path for item in plain.items))
+    report = evaluate(model, striped, split="test", group_by="subtype")
+    assert (report["refused"], report["refused_fraction"]) == (12, 1.0)
+    assert report["accuracy"] is not None
+    assert (report["accepted"]["n"], report["accepted"]["auc"]) == (0, None)
+    json.dumps(report, allow_nan=False)
+    distance = predict(model, plain, split="test").distance
+    inside = [item for item, far in zip(plain.items, distance, strict=True) if far <= 1]
+    report = evaluate(model, replace(plain, items=tuple(inside)), split="test")
+    assert (report["refused"], report["refused_fraction"]) == (0, 0.0)
+    assert report["accepted"]["confusion_matrix"] == report["confusion_matrix"]
 
 
 def test_dicom_headers_that_the_node_refuses_are_counted_apart(model: Path, tmp_path: Path) -> None:

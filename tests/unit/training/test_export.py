@@ -144,7 +144,7 @@ def test_wrong_weights_and_names_are_refused_before_anything_is_written(tmp_path
     save_file(build(recipe.architecture, 3).state_dict(), run / "weights.safetensors")
     with pytest.raises(BadInput, match="with 1 outputs"):
         export(recipe, nothing, run, tmp_path / "tiny")
-    with pytest.raises(BadInput, match="'My Model': a model's name"):
+    with pytest.raises(BadInput, match="'My Model' cannot name a model"):
         export(recipe, nothing, run, tmp_path / "My Model")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 

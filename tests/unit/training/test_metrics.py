@@ -172,7 +172,19 @@ def test_a_perfect_share_has_an_exact_interval() -> None:
         "specificity",
         "precision",
         "recall",
+        "f1",
+        "auc",
     }
+
+
+def test_a_perfect_order_of_few_pictures_is_not_certain() -> None:
+    result = figures([1] * 4 + [0] * 30, [[0.9]] * 4 + [[0.1]] * 30)
+    assert result["auc"] == 1.0
+    assert result["ci95"]["auc"] == [pytest.approx(0.025 ** (1 / 4), abs=1e-6), 1.0]
+    assert result["ci95"]["f1"] == result["ci95"]["sensitivity"]
+    reversed_order = figures([0] * 4 + [1] * 30, [[0.9]] * 4 + [[0.1]] * 30)
+    assert reversed_order["auc"] == 0.0
+    assert reversed_order["ci95"]["auc"] == [0.0, pytest.approx(1 - 0.025 ** (1 / 4), abs=1e-6)]
 
 
 def test_an_exact_interval_counts_groups_not_copies() -> None:

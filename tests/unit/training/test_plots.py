@@ -120,6 +120,12 @@ def test_no_figure_stays_behind_and_the_same_figure_is_the_same_file(tmp_path: P
     assert not mpl._pylab_helpers.Gcf.figs
 
 
+def test_members_of_a_soup_are_not_joined_by_a_line() -> None:
+    history = [{"epoch": number, "train_loss": 1.0, "member": number // 3} for number in range(6)]
+    assert [len(part) for part in plots._trainings(history)] == [3, 3]
+    assert plots._trainings(HISTORY) == [list(HISTORY)]
+
+
 def test_everything_is_written(tmp_path: Path) -> None:
     truth, scores = cases(20)
     targets = truth.astype(np.int64)

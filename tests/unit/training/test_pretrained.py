@@ -204,3 +204,17 @@ def test_the_fallback_trains_where_its_weights_are(tmp_path: Path) -> None:
     fit(recipe, splits, tmp_path / "run", device="cpu", progress=False, workers=0)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["recipe"]["architecture"] == "EfficientNetLite0"
+
+
+@pytest.mark.parametrize("architecture", ["VGG16", "InceptionV3"])
+def test_a_side_that_a_network_cannot_take_is_refused_at_once(architecture: str) -> None:
+    changes = {"architecture": architecture, "weights": "none", "side": "64"}
+    recipe = customised(RECIPES["cxr_pneumonia"], changes=changes, fallback=False)
+    with pytest.raises(BadInput, match=f"{architecture} cannot take pictures of 64 x 64 pixels"):
+        initial_network(recipe)
+
+
+def test_an_initial_network_is_ready_to_be_trained() -> None:
+    changes = {"architecture": "FiveBlockCNN", "weights": "none", "side": "32"}
+    recipe = customised(RECIPES["cxr_pneumonia"], changes=changes, fallback=False)
+    assert initial_network(recipe).training

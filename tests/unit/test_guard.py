@@ -9,23 +9,35 @@ import time
 
 import pytest
 
+from dicom_node.guard import EXIT_STATUS, memory_limit
 from dicom_node.process import how_it_ended
-from dicom_node.score.guard import EXIT_STATUS, memory_limit
 
 SCRIPT = """
-import sys, time, ctypes
+import sys, threading, time, ctypes
 from types import SimpleNamespace
-from dicom_node.score import guard
+from dicom_node import guard
+from dicom_node.domain.jobs import JobStage
 from dicom_node.process import memory_of
 
 guard.STUCK_SECONDS = 0.5
 
-def condemn(job, how, peak):
-    print(f"job {job.id}: {how}; {peak}", flush=True)
+def condemn(blamed, how, peak):
+    print(f"jobs {[job.id for job in blamed]}: {how}; {peak}", flush=True)
+
+def job(number):
+    return SimpleNamespace(id=number, token=f"t{number}", stage=JobStage.REPORT)
+
+def watcher(seconds, extra_bytes):
+    return guard.JobGuard(guard.JobLimits(seconds, memory_of() + extra_bytes), condemn)
 
 def hold(seconds, extra_bytes):
-    limits = guard.JobLimits(seconds, memory_of() + extra_bytes)
-    return guard.JobGuard(limits, condemn).watch(SimpleNamespace(id=7))
+    return watcher(seconds, extra_bytes).watch(job(7))
+
+def fill():
+    held = []
+    while True:
+        held.append(bytearray(10**7))
+        time.sleep(0.01)
 
 """
 BEHAVED = """
@@ -35,12 +47,25 @@ time.sleep(1.5)
 print("alive")
 """
 SLOW = "with hold(0.3, 10**9): time.sleep(60)"
-GREEDY = """
-with hold(60, 10**8):
-    held = []
-    while True:
-        held.append(bytearray(10**7))
-        time.sleep(0.01)
+GREEDY = "with hold(60, 10**8): fill()"
+BESIDE = """
+guard_of_all = watcher(SECONDS, 10**8)
+
+def neighbour():
+    with guard_of_all.watch(job(8)):
+        time.sleep(60)
+
+threading.Thread(target=neighbour, daemon=True).start()
+time.sleep(1)
+with guard_of_all.watch(job(7)):
+    fill() if SECONDS == 60 else time.sleep(60)
+"""
+TURNS_OF_ONE_TIMER = """
+of_all = watcher(1.0, 10**9)
+with of_all.watch(job(7)):
+    with of_all.watch(job(8)):
+        pass
+    ctypes.PyDLL(None).sleep(60)
 """
 STUCK = "with hold(0.3, 10**9): ctypes.PyDLL(None).sleep(60)  # keeps the interpreter's lock"
 
@@ -64,7 +89,7 @@ def test_a_job_within_its_limits_is_left_alone_and_so_is_what_follows() -> None:
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        (SLOW, "job 7: time limit of 0.3 s (scoring.job_timeout) exceeded; "),
+        (SLOW, "jobs [7]: time limit of 0.3 s (scoring.job_timeout) exceeded; "),
         (GREEDY, "(scoring.job_memory_bytes) exceeded; "),
     ],
     ids=["slow", "greedy"],
@@ -74,6 +99,23 @@ def test_a_job_beyond_a_limit_ends_the_process_after_the_evidence(body: str, tol
     assert code == EXIT_STATUS
     assert told in said
     assert int(said.rsplit(" ", 1)[1]) > 10_000_000
+
+
+def test_memory_is_blamed_on_every_job_of_the_process_and_time_on_its_own_alone() -> None:
+    code, said, _ = run(BESIDE.replace("SECONDS", "60"))
+    assert code == EXIT_STATUS
+    assert "\njobs [8, 7]: memory limit of " in said
+    assert " exceeded by one of jobs 8, 7; " in said
+
+    code, said, _ = run(BESIDE.replace("SECONDS", "3"))
+    assert code == EXIT_STATUS
+    assert "\njobs [8]: time limit of 3 s" in said
+
+
+def test_a_job_that_ends_leaves_the_kernels_timer_to_the_one_beside_it() -> None:
+    code, said, seconds = run(TURNS_OF_ONE_TIMER)
+    assert (code, said) == (-signal.SIGALRM, "")
+    assert seconds < 30
 
 
 def test_a_job_that_holds_the_interpreter_is_ended_by_the_kernel() -> None:

@@ -1,0 +1,76 @@
+"""A training that is killed in the middle of an epoch goes on to its full number of epochs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from training.cli import main
+
+_SETTINGS = {
+    "architecture": "FiveBlockCNN",
+    "weights": "none",
+    "side": "32",
+    "epochs": "40",
+    "batch_size": "4",
+    "members": "2",
+}
+_LONGEST_SECONDS = 300.0
+
+
+def a_set(folder: Path) -> Path:
+    """Sixteen pictures, every other one brighter in the middle."""
+    for number in range(16):
+        grays = np.random.default_rng(number).integers(0, 90, (48, 40), np.uint8)
+        grays[16:32, 12:28] += 60 * (number % 2)
+        place = folder / ("normal", "pneumonia")[number % 2] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(grays).save(place)
+    return folder
+
+
+def epochs(member: Path) -> int:
+    """Finished ones; 0 without a history."""
+    history = member / "history.json"
+    return len(json.loads(history.read_text())) if history.is_file() else 0
+
+
+def test_killed_in_its_second_member_and_resumed_it_ends_as_if_nothing_had_been(
+    tmp_path: Path,
+) -> None:
+    torch.set_num_threads(1)
+    words = ["fit", "cxr_pneumonia", "--data", str(a_set(tmp_path / "films")), "--name", "ours"]
+    words += ["--workers", "0", "--runs", str(tmp_path)]
+    words += [part for pair in _SETTINGS.items() for part in ("--set", "=".join(pair))]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert main([*words, "--run", str(whole)]) == 0
+    command = [sys.executable, "-m", "training", *words, "--run", str(killed)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as training:
+        deadline = time.monotonic() + _LONGEST_SECONDS
+        while not epochs(killed / "member2"):
+            assert training.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        training.send_signal(signal.SIGKILL)
+    assert training.returncode == -signal.SIGKILL
+    assert 0 < epochs(killed / "member2") < int(_SETTINGS["epochs"])
+    assert main([*words, "--run", str(killed), "--resume"]) == 0
+    assert [epochs(killed / name) for name in ("member1", "member2", ".")] == [40, 40, 80]
+    expected, found = (
+        load_file(whole / "weights.safetensors"),
+        load_file(killed / "weights.safetensors"),
+    )
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
