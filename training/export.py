@@ -40,9 +40,10 @@ from training.evidence import entries, measured
 from training.explain import randomised_correlation
 from training.gate import fit_scope, judge
 from training.metadata import Chosen, metadata, seal, write_json
+from training.names import check_name
 from training.onnx_export import write_onnx
 from training.recipes.base import Recipe
-from training.runs import CONFIG, TIMING, WEIGHTS, check_name, read_json
+from training.runs import CONFIG, TIMING, WEIGHTS, read_json
 from training.variations import mild
 
 VERSION = "0.3.0"

@@ -225,6 +225,11 @@ def _explained(recipe: Recipe) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
+        if "shared memory" in str(error):
+            raise TrainingError(
+                "the processes that prepare batches are out of shared memory: use --workers 0, or "
+                "give the container a larger /dev/shm (--shm-size)"
+            ) from error
         short = isinstance(error, MemoryError | torch.OutOfMemoryError)
         if not short and not any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
             raise

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from importlib.metadata import version
@@ -28,28 +27,12 @@ WEIGHTS = "weights.safetensors"
 CHECKPOINT = "checkpoint.pt"
 RATE_CURVE = "lr_find.json"
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _PACKAGES = ("torch", "torchvision", "monai", "pytorch-ignite", "numpy", "scikit-learn", "pillow")
 _CPU_WATTS, _GPU_WATTS = 100.0, 350.0
 _KG_PER_KWH = 0.4
 
 OVERRIDES = ("epochs", "batch_size", "seed", "members", "architecture", "weights", "side", "rate")
 """What `--set` may change; `epochs` and `rate` count for every phase."""
-
-
-def check_name(name: str) -> None:
-    """Refuse a name that no model folder may have, before anything is trained under it.
-
-    Raises
-    ------
-    BadInput
-        It is not of the form that the node takes.
-    """
-    if not _NAME.fullmatch(name):
-        raise BadInput(
-            f"{name!r} cannot name a model: a model's name has 1 to 63 of a-z, 0-9, _ and -, and "
-            "begins with a letter or digit"
-        )
 
 
 def overridden(recipe: Recipe, changes: Mapping[str, str]) -> Recipe:

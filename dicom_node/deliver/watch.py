@@ -16,6 +16,8 @@ from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_P_ABORT
 
 LOOK_SECONDS: Final = 0.05
+# Who ends an association may say so a moment after a thread of it has ended.
+_SUSPICIOUS_LOOKS: Final = 4
 # States (PS3.8 section 9.2.1) without a connection, or waiting for its end.
 _AT_REST: Final = frozenset({"Sta1", "Sta13"})
 _log = structlog.get_logger()
@@ -38,6 +40,7 @@ class AssociationWatch:
         self._connection_lost = threading.Event()
         self._done = threading.Event()
         self._broken = False
+        self._lock = threading.Lock()
         threading.Thread(target=self._watch, name="association-watch", daemon=True).start()
 
     def connection_lost(self) -> None:
@@ -49,24 +52,34 @@ class AssociationWatch:
         self._connection_lost.set()
 
     def done(self) -> None:
-        """End the watch; harmless if done twice."""
+        """End the watch, once the association was released, aborted or given up."""
+        gone = self._thread_that_is_gone()
+        if gone and self._died_before_its_time():
+            self._tell(gone)
         self._done.set()
 
     def _watch(self) -> None:
+        suspicious = 0
         while not self._done.wait(LOOK_SECONDS):
             gone = self._thread_that_is_gone()
-            if gone is not None and not self._broken and self._died_before_its_time():
-                self._broken = True
-                _log.error(
-                    "association abandoned: a thread of it died",
-                    action="association_broken",
-                    destination=self._destination,
-                    thread=gone,
-                )
+            suspicious = suspicious + 1 if gone and self._died_before_its_time() else 0
+            if gone and suspicious >= _SUSPICIOUS_LOOKS:
+                self._tell(gone)
             if self._broken:
                 self._abandon()
-            if gone is not None or self._connection_lost.is_set():
+            if self._broken or (gone and not suspicious) or self._connection_lost.is_set():
                 self._wake()
+
+    def _tell(self, gone: str) -> None:
+        with self._lock:
+            told, self._broken = self._broken, True
+        if not told:
+            _log.error(
+                "association abandoned: a thread of it died",
+                action="association_broken",
+                destination=self._destination,
+                thread=gone,
+            )
 
     def _thread_that_is_gone(self) -> str | None:
         association = self._association

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from pydicom import dcmread
+from pydicom.uid import UID
 
 from dicom_node.config_destinations import DicomwebConfig
 from dicom_node.deliver import stow
@@ -111,7 +112,7 @@ def test_one_object_that_orthanc_cannot_read_is_refused_and_the_others_stored(
     broken, other = tmp_path / "broken.dcm", tmp_path / "other.dcm"
     broken.write_bytes(CT.read_bytes()[:800])
     data_set = dcmread(CT)
-    data_set.SOPInstanceUID = data_set.file_meta.MediaStorageSOPInstanceUID = "2.25.7"
+    data_set.SOPInstanceUID = data_set.file_meta.MediaStorageSOPInstanceUID = UID("2.25.7")
     data_set.save_as(other)
     first, second, third = sent(orthanc, CT, broken, other)
     assert first.delivered

@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("ignite").setLevel(logging.CRITICAL)
     try:
         app(args=None if arguments is None else list(arguments), prog_name="python -m training")
-    except NodeError as error:
+    except (NodeError, OSError) as error:
+        # OSError: a full disk, or a folder that may not be written to.
         errors = Console(stderr=True, soft_wrap=True)
         errors.print(f"error: {error}", markup=False, highlight=False)
         return _WRONG

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Column, Table
 
+from dicom_node.errors import BadInput
 from dicom_node.score.bundle import CARD, read_bundle
 from dicom_node.score.transforms import Pipeline
 from training.cli.loading import label_map_of, load_labelled, split_named
@@ -72,6 +73,8 @@ def evaluate_model(
     """Measure a model on labelled pictures as the node would score them, with 95 % intervals."""
     from training.evaluate import evaluate
 
+    if predictions is not None and not predictions.parent.is_dir():
+        raise BadInput(f"--predictions {predictions}: there is no such folder")
     report = evaluate(
         model_folder(model, models),
         open_source(Path(data), group_column=group_column),

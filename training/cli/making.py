@@ -31,8 +31,9 @@ from training.cli.options import (
     recipe_named,
     settings_of,
 )
+from training.names import check_name
 from training.recipes import RECIPES, SHIPPED
-from training.runs import HISTORY, check_name, customised, made_from, read_json
+from training.runs import HISTORY, customised, made_from, read_json
 
 Run = Annotated[Path | None, typer.Option(help="Folder of this run.  (default: RUNS/NAME)")]
 Name = Annotated[

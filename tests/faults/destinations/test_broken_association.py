@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import dcmread
 from pynetdicom.acse import ACSE
+from pynetdicom.association import Association
 from pynetdicom.fsm import InvalidEventError
 from structlog.testing import capture_logs
 
 from dicom_node.dimse import DimseSocket, PatientStateMachine
-from tests.e2e.harness import StoreScp, wait_for
+from tests.e2e.harness import StoreScp, free_port, tool, wait_for
 from tests.faults.destinations.outbox import Outbox
 
 MakeOutbox = Callable[..., Outbox]
@@ -69,13 +73,21 @@ def break_state_machine(monkeypatch: pytest.MonkeyPatch, event: str) -> Breaker:
 
 def break_reactor(monkeypatch: pytest.MonkeyPatch) -> Breaker:
     breaker, is_release_requested = Breaker(), ACSE.is_release_requested
+    send, joined = Association.send_c_store, Breaker()
 
     def broken(self: ACSE) -> bool:  # the reactor asks between two messages
         if breaker.once():
             raise RuntimeError("the reactor dies")
         return is_release_requested(self)
 
+    def send_after_that(self: Association, *args: Any, **named: Any) -> Any:
+        if self.ident is not None and joined.once():
+            self.join(NOTICED_SECONDS)
+            time.sleep(1)  # busy with something else
+        return send(self, *args, **named)
+
     monkeypatch.setattr(ACSE, "is_release_requested", broken)
+    monkeypatch.setattr(Association, "send_c_store", send_after_that)
     return breaker
 
 
@@ -143,3 +155,29 @@ def test_an_association_that_ends_as_it_should_breaks_no_alarm(
         outbox.step()
     assert not [entry for entry in logs if entry.get("action") == "association_broken"]
     assert [row["state"] for row in outbox.deliveries()] == ["delivered"] * 20 + ["pending"]
+
+
+@pytest.mark.parametrize("option", ["--refuse", "--abort-during", "--abort-after"])
+def test_what_a_peer_breaks_off_is_no_broken_thread(
+    option: str, make_outbox: MakeOutbox, tmp_path: Path
+) -> None:
+    port = free_port()
+    host = {"ae_title": "ARCHIVE", "host": "127.0.0.1", "port": port, "response_timeout": 2}
+    outbox = make_outbox({"PACS": host})
+    for _ in range(4):
+        outbox.add(["PACS"])
+    command = [tool("storescp"), option, "-od", str(tmp_path), str(port)]
+    with subprocess.Popen(command) as peer, capture_logs() as logs:
+        try:
+            wait_for(lambda: listens(port), 10, "storescp listens")
+            for _ in range(5):
+                outbox.step(timedelta(minutes=20))
+        finally:
+            peer.kill()
+    assert not [entry for entry in logs if entry.get("action") == "association_broken"]
+    assert {row["state"] for row in outbox.deliveries()} == {"pending"}
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

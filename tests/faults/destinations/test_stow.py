@@ -500,7 +500,7 @@ def test_a_file_that_shrinks_while_it_is_sent_is_no_success(
 
 def sent(port: int, *paths: Path) -> list[SendOutcome]:
     """Send files, without an outbox."""
-    outcomes = {}
+    outcomes: dict[Path, SendOutcome] = {}
     url = {"url": f"http://127.0.0.1:{port}/rs", "connect_timeout": 0.2, "response_timeout": 0.5}
     stow.store_files(DicomwebConfig.model_validate(url), paths, outcomes.__setitem__)
     return [outcomes[path] for path in paths]

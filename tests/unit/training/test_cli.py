@@ -272,6 +272,18 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     assert "Traceback" not in said
 
 
+def test_a_place_that_cannot_be_written_to_is_one_sentence(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(place.table), "--label-map", "healthy=normal,ill=pneumonia", *place.models]
+    nowhere = str(tmp_path / "nowhere" / "scores.csv")
+    assert main(["evaluate", "ours", *words, "--predictions", nowhere]) == 2
+    assert "there is no such folder" in capsys.readouterr().err
+    (tmp_path / "file").write_text("no folder")
+    assert main(["explain", "ours", *words, "--out", str(tmp_path / "file" / "out")]) == 2
+    assert "error: [Errno 20] Not a directory" in capsys.readouterr().err
+
+
 def test_bad_data_are_listed_before_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -167,6 +167,20 @@ def test_a_loss_that_is_no_number_names_its_pictures(
         run_of(wild, splits, tmp_path / "toy")
 
 
+def test_running_out_of_shared_memory_says_what_to_change(
+    recipe: Recipe, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError(
+            "DataLoader worker (pid 1) is killed by signal: Bus error. It is possible that "
+            "dataloader's workers are out of shared memory."
+        )
+
+    monkeypatch.setattr(FitProgress, "epoch_started", fail)
+    with pytest.raises(TrainingError, match="use --workers 0"):
+        run_of(recipe, splits, tmp_path / "run")
+
+
 def test_running_out_of_memory_says_which_batch_size_to_try(
     recipe: Recipe, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
