@@ -6,6 +6,7 @@ import socket
 import time
 from typing import Any
 
+import structlog
 import typer
 
 from dicom_node.cli.options import (
@@ -19,12 +20,13 @@ from dicom_node.cli.options import (
     overrides_from,
 )
 from dicom_node.config import NodeConfig, load_config
-from dicom_node.errors import ConfigError
+from dicom_node.errors import ConfigError, Transient
 from dicom_node.node import Supervisor, audit_trail, child_environment, prepare
 from dicom_node.observe.logs import configure_logging
 from dicom_node.process import report_ready, stop_on_signals
 
 PORT_SECONDS = 10.0
+_log = structlog.get_logger()
 
 
 def serve(
@@ -48,7 +50,7 @@ def serve(
     settings = load_config(config, flags)
     configure_logging(settings.log, "serve")
     _check_before_start(settings)
-    prepare(settings).close()
+    _prepare(settings)
     environment = child_environment(flags)
     if config is not None:
         environment["DICOM_NODE_CONFIG_FILE"] = str(config.absolute())
@@ -57,6 +59,24 @@ def serve(
     trail = audit_trail(settings, "serve")
     with stop_on_signals(supervised=False) as stop, trail.running():
         supervisor.run(stop)
+
+
+def _prepare(settings: NodeConfig) -> None:
+    """Bring folders and schema up to date; a database server may come later than the node.
+
+    After a power cut it often does: images are received meanwhile, and each stage that needs the
+    database is started again until it is there.
+    """
+    try:
+        prepare(settings).close()
+    except Transient as error:
+        if settings.sqlalchemy_url.startswith("sqlite"):
+            raise
+        _log.warning(
+            "images are received, and wait for the database",
+            action="started_without_database",
+            error=str(error),
+        )
 
 
 class _Announcer:

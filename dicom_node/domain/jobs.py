@@ -41,6 +41,7 @@ class JobEvent(StrEnum):
     CONFIRM = "confirm"
     GIVE_UP = "give_up"
     DISPUTE = "dispute"
+    DUPLICATE = "duplicate"
     REBUILD = "rebuild"
     RESUME_SCORING = "resume_scoring"
     RESUME_DELIVERY = "resume_delivery"
@@ -74,6 +75,7 @@ TRANSITIONS: dict[tuple[JobState, JobEvent], JobState] = {
     (_S.PARKED, _E.RESUME_DELIVERY): _S.SCORED,
     (_S.FAILED, _E.RESUME_SCORING): _S.QUEUED,
     (_S.QUEUED, _E.DISPUTE): _S.PARKED,
+    (_S.QUEUED, _E.DUPLICATE): _S.REFUSED,
     (_S.RUNNING, _E.DISPUTE): _S.PARKED,
     (_S.SCORED, _E.DISPUTE): _S.PARKED,
     (_S.REFUSED, _E.DISPUTE): _S.REFUSED,

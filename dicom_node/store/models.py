@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, exists, select, update
+from sqlalchemy import Connection, select, update
 
-from dicom_node.domain.jobs import JobStage, JobState
+from dicom_node.domain.jobs import JobEvent, JobStage, JobState, next_state
 from dicom_node.store.database import insert_ignore
+from dicom_node.store.events import add_event
 from dicom_node.store.tables import jobs, models
 
 
@@ -62,31 +63,49 @@ def not_offered(name: str, version: str | None) -> str:
 
 
 def queue_waiting(connection: Connection, name: str, version: str, *, now: datetime) -> None:
-    """Let the jobs go on that waited for a scorer to offer their model."""
-    twin = jobs.alias()
-    done_already = exists().where(
-        twin.c.study_instance_uid == jobs.c.study_instance_uid,
-        twin.c.input_digest == jobs.c.input_digest,
-        twin.c.model == name,
-        twin.c.model_version == version,
-        twin.c.id != jobs.c.id,
+    """Let the jobs go on that waited for a scorer to offer their model.
+
+    One that turns out to be the same work as another job (study, input digest, model and version)
+    ends as refused, since there is one result for each.
+    """
+    waiting = select(
+        jobs.c.id, jobs.c.study_id, jobs.c.study_instance_uid, jobs.c.input_digest
+    ).where(
+        jobs.c.model == name,
+        jobs.c.model_version.in_(["", version]),
+        jobs.c.state == JobState.QUEUED.value,
+        jobs.c.stage == JobStage.WAIT_FOR_MODEL.value,
     )
-    connection.execute(
-        update(jobs)
-        .where(
-            jobs.c.model == name,
-            jobs.c.model_version.in_(["", version]),
-            jobs.c.state == JobState.QUEUED.value,
-            jobs.c.stage == JobStage.WAIT_FOR_MODEL.value,
-            ~done_already,
+    for job in connection.execute(waiting.order_by(jobs.c.id)).all():
+        twin = connection.execute(
+            select(jobs.c.id).where(
+                jobs.c.study_instance_uid == job.study_instance_uid,
+                jobs.c.input_digest == job.input_digest,
+                jobs.c.model == name,
+                jobs.c.model_version == version,
+                jobs.c.id != job.id,
+            )
+        ).scalar_one_or_none()
+        if twin is None:
+            values = {"stage": JobStage.SCORE.value, "model_version": version, "run_after": now}
+            values["reason"] = None
+        else:
+            reason = f"job {twin} is for the same images, model and version"
+            state = next_state(JobState.QUEUED, JobEvent.DUPLICATE)
+            values = {"state": state.value, "stage": JobStage.DONE.value, "reason": reason}
+            add_event(
+                connection,
+                at=now,
+                action="job_duplicate",
+                study_id=job.study_id,
+                job_id=job.id,
+                detail=reason,
+            )
+        connection.execute(
+            update(jobs)
+            .where(jobs.c.id == job.id, jobs.c.state == JobState.QUEUED.value)
+            .values(values)
         )
-        .values(
-            model_version=version,
-            stage=JobStage.SCORE.value,
-            reason=None,
-            run_after=now,
-        )
-    )
 
 
 def known_models(connection: Connection) -> list[OfferedModel]:

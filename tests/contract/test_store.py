@@ -306,6 +306,29 @@ def test_a_job_that_was_parked_while_it_waited_for_its_model_still_gets_it(
     assert held.model_version == "2.0.0"
 
 
+def test_a_job_that_waited_for_the_work_of_another_ends(database: Database) -> None:
+    record(database, IMAGE)
+    with database.begin() as connection:
+        complete = complete_study(connection, now=NOW)
+        known = new_job(complete, "1" * 64)
+        twin = routing.add_job(connection, replace(known, model_version="2.0.0"), now=NOW)
+        waiting = routing.add_job(
+            connection,
+            replace(known, model_version=""),
+            now=NOW,
+            stage=JobStage.WAIT_FOR_MODEL,
+        )
+        routing.mark_routed(connection, complete, [])
+        offer(connection)
+    assert waiting is not None
+    assert job(database, waiting)["state"] == "refused"
+    assert str(job(database, waiting)["reason"]).startswith(f"job {twin} ")
+    held = claim(database)
+    assert held is not None
+    assert held.id == twin
+    assert claim(database) is None
+
+
 def test_scorers_that_start_together_offer_a_model_once(database: Database) -> None:
     failed: list[Exception] = []
 
