@@ -3,7 +3,7 @@
 The library's reactor takes messages that nobody asked for; a request pauses it by clearing an
 event and looking at a flag. The flag is still set while the reactor leaves its last pause: a
 request that comes just then goes on, the reactor takes its answer and drops it, and the request
-waits for its whole time-out. Seen on a busy machine about once in four hundred associations.
+waits for its whole time-out. Seen on a busy machine, once in a few hundred associations.
 """
 
 from __future__ import annotations
