@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import sys
 import tempfile
@@ -30,6 +31,17 @@ def _logs_go_nowhere() -> None:
         if name.startswith("dicom_node.") and hasattr(module, "_log"):
             vars(module._log).pop("bind", None)  # a command run in this process froze its logger
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+
+
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)
+
+
+@pytest.fixture(autouse=True)
+def _umask_stays() -> Iterator[None]:
+    """A command that a test runs in this process makes what follows private, too."""
+    yield
+    os.umask(_UMASK)
 
 
 class Logged(io.StringIO):

@@ -224,6 +224,8 @@ def test_a_folder_that_may_not_be_listed_is_told_of_and_holds_no_other_up() -> N
             (inbox / name).mkdir(parents=True)
             (inbox / name / "000001.dcm").touch()
             (inbox / name / "released").touch()
+        for path in (inbox, *inbox.rglob("*")):  # whatever the umask
+            path.chmod(0o755)
         told: list[tuple[str, type[OSError]]] = []
         with nobody(inbox / "a"):
             found = scan(
