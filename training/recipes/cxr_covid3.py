@@ -32,7 +32,11 @@ RECIPE = Recipe(
     seed=20261121,
     findings=(common.COVID, common.BACTERIAL_PNEUMONIA),
     intended_use=common.COVID_CXR_USE,
-    limits=common.COVID_CXR_LIMITS,
+    limits=(
+        *common.COVID_CXR_LIMITS,
+        "The 27 test films were seen before the recipe was final, so the figures are slightly "
+        "hopeful.",
+    ),
     license=common.COVID_CXR_LICENSE,
     license_text=common.COVID_CXR_TEXT + common.LITE_WEIGHTS_TEXT + common.CLOSED_WEIGHTS,
     citation="J. P. Cohen et al., arXiv:2003.11597 (2020); D. Kermany et al., Cell 172 (2018) 1122",
