@@ -24,6 +24,7 @@ from monai.transforms.intensity.array import (
 )
 from monai.transforms.spatial.array import RandAffine, RandFlip, RandRotate, RandZoom
 from monai.transforms.transform import RandomizableTransform
+from numpy.typing import NDArray
 from PIL import Image
 
 from dicom_node.errors import BadInput
@@ -32,6 +33,8 @@ from dicom_node.score.transforms import FloatArray
 
 _SHARES_OF_SIDE = frozenset({"translate_range", "spatial_size", "max_spatial_size"})
 """Arguments that MONAI wants in pixels and a recipe states as shares of the side."""
+_SPATIAL = (RandAffine, RandFlip, RandRotate, RandZoom)
+"""Transforms that move what is on a picture."""
 
 
 class RandJPEG(RandomizableTransform):
@@ -167,6 +170,19 @@ def vary(augment: Compose, plane: FloatArray, seed: int) -> FloatArray:
     """Vary a plane as `seed` says, whatever was varied before; (1, r, c) float32 in [0, 1]."""
     augment.set_random_state(seed=seed)
     return np.clip(_plane(augment(plane)), 0, 1)
+
+
+def vary_mask(augment: Compose, mask: NDArray[np.bool_], seed: int) -> FloatArray:
+    """Move a mask (r, c) as `vary` moves a plane with the same seed; (1, r, c) in [0, 1].
+
+    Nothing lies beyond the edge of the picture.
+    """
+    augment.set_random_state(seed=seed)
+    moved: Any = mask[np.newaxis].astype(np.float32)
+    for transform in augment.transforms:
+        if isinstance(transform, _SPATIAL):
+            moved = transform(moved)
+    return np.clip(_plane(moved), 0, 1)
 
 
 def _construct(spec: TransformSpec, side: int) -> Any:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dicom_node.score.networks import Output
-from dicom_node.score.transforms import Pipeline
-from training.augment import augmenter, vary
+from dicom_node.score.transforms import FloatArray, Pipeline
+from training.augment import augmenter, vary, vary_mask
 from training.data import Picture
+from training.guidance import before, random_background
 from training.recipes.base import Recipe
 
 _Draw = tuple[int, int]
@@ -37,11 +38,21 @@ class VariedPictures(Dataset[dict[str, Any]]):
         N of them.
     targets
         Probabilities (N, K).
+    lungs
+        Masks (rows, columns) of the pictures, for a recipe that is guided by them.
     """
 
-    def __init__(self, recipe: Recipe, pictures: Sequence[Picture], targets: Tensor) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        pictures: Sequence[Picture],
+        targets: Tensor,
+        lungs: Sequence[NDArray[np.bool_]] | None = None,
+    ) -> None:
         self._pictures = pictures
         self._targets = targets
+        self._lungs = lungs
+        self._backgrounds = recipe.lung_backgrounds
         self._seed = recipe.seed
         self._pipeline = Pipeline(recipe.preprocessing)
         side = recipe.preprocessing.rows
@@ -51,13 +62,26 @@ class VariedPictures(Dataset[dict[str, Any]]):
         return len(self._pictures)
 
     def __getitem__(self, draw: _Draw) -> dict[str, Any]:
-        """Give `image` (3, rows, columns), `label` (K,) and `index`."""
+        """Give `image` (3, rows, columns), `label` (K,), `index`; with lungs `lungs` (1, r, c)."""
         epoch, index = draw
-        plane = vary(
-            self._augment, self._pictures[index].plane, mixed_seed(self._seed, epoch, index)
-        )
-        image = self._pipeline.tensor(plane)
-        return {"image": image, "label": self._targets[index], "index": index}
+        seed = mixed_seed(self._seed, epoch, index)
+        plane, mask = self._pictures[index].plane, self._lungs[index] if self._lungs else None
+        if mask is not None:
+            plane = self._before_another(index, mask, np.random.default_rng(seed))
+        image = self._pipeline.tensor(vary(self._augment, plane, seed))
+        made = {"image": image, "label": self._targets[index], "index": index}
+        if mask is not None:
+            made["lungs"] = vary_mask(self._augment, mask, seed)
+        return made
+
+    def _before_another(
+        self, index: int, mask: NDArray[np.bool_], generator: np.random.Generator
+    ) -> FloatArray:
+        plane, count = self._pictures[index].plane, len(self._pictures)
+        if generator.uniform() >= self._backgrounds:
+            return plane
+        other = self._pictures[(index + int(generator.integers(1, count))) % count].plane
+        return before(random_background(plane, other, generator), plane, mask)
 
 
 class EpochOrder(Sampler[_Draw]):
@@ -78,12 +102,17 @@ class EpochOrder(Sampler[_Draw]):
 
 
 def training_loader(
-    recipe: Recipe, pictures: Sequence[Picture], targets: Tensor, *, workers: int
+    recipe: Recipe,
+    pictures: Sequence[Picture],
+    targets: Tensor,
+    *,
+    workers: int,
+    lungs: Sequence[NDArray[np.bool_]] | None = None,
 ) -> tuple[DataLoader[dict[str, Any]], EpochOrder]:
     """Batches of varied pictures; a last batch that is not full is left out, if it is not all."""
     order = EpochOrder(len(pictures), recipe.seed)
     loader = DataLoader(
-        VariedPictures(recipe, pictures, targets),
+        VariedPictures(recipe, pictures, targets, lungs),
         batch_size=recipe.batch_size,
         sampler=order,
         num_workers=workers,

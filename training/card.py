@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from training.recipes.base import Recipe
+from training.shortcuts import PARTS_SHOWN
 
 _SPLITS = {
     "validation": "validation (out of the training split)",
@@ -165,9 +166,32 @@ def _attention(report: Mapping[str, Any]) -> list[str]:
     return [
         f"Of the heat map of a true positive, {lungs['inside']:.0%} lies inside the lungs (mean of "
         f"{lungs['n']} pictures; an even map would have {lungs['by_chance']:.0%}; "
-        f"{lungs['left_out']} pictures left out). The lungs are estimated by a rough rule without "
-        "a network, so take this as a comparison between models, not as a measurement.",
+        f"{lungs['left_out']} pictures left out). {_how_found(report)}",
         sanity,
+        *_shortcuts(report),
+    ]
+
+
+def _how_found(report: Mapping[str, Any]) -> str:
+    if report.get("shortcuts"):
+        return "The lungs, with a rim of chest wall, are those that a U-Net finds on the film."
+    return (
+        "The lungs are estimated by a rough rule without a network, so take this as a comparison "
+        "between models, not as a measurement."
+    )
+
+
+def _shortcuts(report: Mapping[str, Any]) -> list[str]:
+    measured = report.get("shortcuts")
+    if not measured or not measured["auc"]:
+        return []
+    rows = [[words, f"{measured['auc'][name]:.3f}"] for name, words in PARTS_SHOWN.items()]
+    return [
+        "",
+        f"What it makes of parts of {measured['n']} of the films (on {measured['left_out']} others "
+        "no lungs were found); labels are those of the lungs:",
+        "",
+        *_table(["shown", "AUC"], rows),
     ]
 
 

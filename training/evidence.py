@@ -13,7 +13,7 @@ from dicom_node.score.bundle import read_bundle
 from dicom_node.score.engine import Classifier, Scores, open_classifier
 from training.confounding import share_with_interval
 from training.data import Picture, Splits, data_dir, strict_test
-from training.explain import explained_cases, inside_lungs
+from training.explain import explained_cases, looked_at
 from training.metrics import FIGURES, measure
 from training.recipes.base import Recipe
 
@@ -34,8 +34,8 @@ def measured(folder: Path, recipe: Recipe, splits: Splits) -> dict[str, Any]:
     dict
         `model`, `version`, `data_set`, `engine`, `threshold`, `splits` (name -> the dictionary of
         `training.metrics.measure` with `refused` and `refused_fraction`; only those with pictures),
-        `subgroups` (column -> value -> share called right) and `inside_lungs`, both of the test
-        pictures or, without any, of the validation pictures.
+        `subgroups` (column -> value -> share called right) and what `training.explain.looked_at`
+        gives, all of the test pictures or, without any, of the validation pictures.
     """
     classifier = open_classifier(read_bundle(folder), device="cpu")
     report: dict[str, Any] = {
@@ -54,7 +54,7 @@ def measured(folder: Path, recipe: Recipe, splits: Splits) -> dict[str, Any]:
         explained = explained_cases(classifier, scores, pictures)
         right = explained.truth == explained.called
         report["subgroups"] = subgroups(pictures, right, explained.truth)
-        report["inside_lungs"] = inside_lungs(classifier, explained, pictures)
+        report |= looked_at(classifier, explained, pictures, segment=recipe.guided)
         strict = strict_places(splits) if name == "test" else []
         if strict:
             some = [pictures[place] for place in strict]

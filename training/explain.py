@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ from dicom_node.score.engine import Classifier, Scores, open_classifier
 from dicom_node.score.networks import StagedNetwork
 from dicom_node.score.transforms import FloatArray
 from training.data import Picture
-from training.lung_field import lung_field
+from training.lung_field import LungField, lung_field
+from training.lungs import film_lungs
 from training.plots import grid
+from training.shortcuts import shortcuts
 from training.variations import resized
 
 TILES = 12
@@ -50,7 +52,9 @@ class Explained:
     maps: FloatArray
 
 
-def explain(model_dir: Path, pictures: Sequence[Picture], out: Path) -> dict[str, Any]:
+def explain(
+    model_dir: Path, pictures: Sequence[Picture], out: Path, *, segment: bool = False
+) -> dict[str, Any]:
     """Write grids of right and wrong cases and the greatest failures to `out`.
 
     Parameters
@@ -62,12 +66,14 @@ def explain(model_dir: Path, pictures: Sequence[Picture], out: Path) -> dict[str
     out
         Folder for `true_positives.png`, `false_positives.png`, `true_negatives.png`,
         `false_negatives.png` and `failures.png`; a grid without pictures is not written.
+    segment
+        See `looked_at`.
 
     Returns
     -------
     dict
         `n`, `files`, `cases` (kind -> number), `failures` (path, label, probability, loss; worst
-        first) and `inside_lungs` (see `inside_lungs`).
+        first) and what `looked_at` gives.
     """
     classifier = open_classifier(read_bundle(model_dir), device="cpu")
     scores = classifier.predict([classifier.pipeline.tensor(p.plane) for p in pictures])
@@ -89,7 +95,7 @@ def explain(model_dir: Path, pictures: Sequence[Picture], out: Path) -> dict[str
         "files": files,
         "cases": {name: len(places) for name, places in cases.items()},
         "failures": [_failure(pictures[index], explained, index) for index in worst],
-        "inside_lungs": inside_lungs(classifier, explained, pictures),
+        **looked_at(classifier, explained, pictures, segment=segment),
     }
 
 
@@ -115,10 +121,59 @@ def explained_cases(
     )
 
 
+def looked_at(
+    classifier: Classifier,
+    explained: Explained,
+    pictures: Sequence[Picture],
+    *,
+    segment: bool = False,
+) -> dict[str, Any]:
+    """Where a model finds its reasons: `inside_lungs`, and `shortcuts` if `segment`.
+
+    Parameters
+    ----------
+    segment
+        Find the lungs of films with a U-Net (`training.lungs`) and show the model parts of the
+        films, too (`training.shortcuts`); otherwise a rough rule finds them.
+
+    Raises
+    ------
+    BadInput
+        The U-Net cannot be had.
+    """
+    planes = [picture.plane for picture in pictures]
+    if not segment or classifier.bundle.kind == "ct_series":
+        of_ct = classifier.bundle.kind == "ct_series"
+        return {
+            "inside_lungs": inside_lungs(
+                explained, planes, lambda place: lung_field(planes[place][0], slice_of_ct=of_ct)
+            )
+        }
+    lungs = film_lungs(planes)
+
+    def score(shown: list[FloatArray]) -> NDArray[np.float64]:
+        tensors = [classifier.pipeline.tensor(plane) for plane in shown]
+        return np.asarray(classifier.predict(tensors).probabilities[:, 0], dtype=np.float64)
+
+    return {
+        "inside_lungs": inside_lungs(
+            explained, planes, lambda place: LungField(lungs[place], not lungs[place].all())
+        ),
+        "shortcuts": shortcuts(score, planes, explained.truth, lungs),
+    }
+
+
 def inside_lungs(
-    classifier: Classifier, explained: Explained, pictures: Sequence[Picture]
+    explained: Explained, planes: Sequence[FloatArray], field_of: Callable[[int], LungField]
 ) -> dict[str, Any]:
     """How much of the heat maps of true positives lies inside the lungs.
+
+    Parameters
+    ----------
+    planes
+        (1, rows, columns), N of them.
+    field_of
+        The lungs of the picture at a place.
 
     Returns
     -------
@@ -127,13 +182,11 @@ def inside_lungs(
         the map inside the lungs) and `by_chance` (mean share of the picture that is lung: what an
         even map would get); both None without pictures.
     """
-    slice_of_ct = classifier.bundle.kind == "ct_series"
-    true_positives = np.flatnonzero(explained.truth & explained.called)
+    true_positives = np.flatnonzero(explained.truth & explained.called).tolist()
     shares, areas = [], []
-    for index in true_positives.tolist():
-        plane = pictures[index].plane
-        field = lung_field(plane[0], slice_of_ct=slice_of_ct)
-        heat = resized(explained.maps[index][np.newaxis], *plane.shape[1:])[0]
+    for place in true_positives:
+        field = field_of(place)
+        heat = resized(explained.maps[place][np.newaxis], *planes[place].shape[1:])[0]
         if field.plausible and heat.sum() > 0:
             shares.append(float(heat[field.mask].sum() / heat.sum()))
             areas.append(float(field.mask.mean()))

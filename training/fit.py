@@ -22,10 +22,12 @@ from training import runs
 from training.batches import training_loader
 from training.checkpoint import State, initial_state, load_checkpoint
 from training.data import Splits
+from training.guidance import GuidedLoss
 from training.logs import Log, check_logs, open_logs
 from training.loop import PhaseLoop, Setting, TrainingError
 from training.losses import SoftLoss, class_weights
 from training.lr_find import find_rate
+from training.lungs import film_lungs
 from training.phases import with_highest_rate
 from training.pretrained import initial_network, start_from
 from training.progress import FitProgress
@@ -198,11 +200,18 @@ def _setting(
 ) -> Setting:
     device = start.processor
     targets = training_targets(recipe, splits.train, start.runs, device)
-    loader, order = training_loader(recipe, splits.train, targets, workers=start.workers)
+    lungs = None
+    if recipe.guided:
+        planes = [picture.plane for picture in splits.train]
+        lungs = film_lungs(planes, cache=start.runs / runs.PLANES, progress=start.progress)
+    loader, order = training_loader(
+        recipe, splits.train, targets, workers=start.workers, lungs=lungs
+    )
     weights = torch.ones(len(recipe.labels))
     if recipe.class_balanced:
         weights = class_weights([p.target for p in splits.train], len(recipe.labels))
-    loss = SoftLoss(recipe.function, weights, recipe.label_smoothing).to(device)
+    labels = SoftLoss(recipe.function, weights, recipe.label_smoothing)
+    loss = GuidedLoss(labels, recipe.lung_attention).to(device)
     several = device.type == "cuda" and device.index is None and torch.cuda.device_count() > 1
     return Setting(recipe, splits, run, loader, order, loss, digest, logs, several, shown)
 

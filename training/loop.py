@@ -25,9 +25,10 @@ from training import runs
 from training.batches import EpochOrder, mixed_seed, predict_logits
 from training.checkpoint import State, save_checkpoint
 from training.data import Splits
+from training.guidance import GuidedLoss, Taught
 from training.logs import Log
-from training.losses import SoftLoss, mixed
-from training.phases import LogitsInferer, frozen_groups, optimizer_of, schedule_of
+from training.losses import mixed
+from training.phases import OutputInferer, frozen_groups, optimizer_of, schedule_of
 from training.progress import FitProgress
 from training.recipes.base import Phase, Recipe
 from training.validate import validation_figures
@@ -60,7 +61,7 @@ class Setting:
     run: Path
     loader: DataLoader[dict[str, Any]]
     order: EpochOrder
-    loss: SoftLoss
+    loss: GuidedLoss
     digest: str
     logs: Sequence[Log]
     all_gpus: bool
@@ -112,17 +113,20 @@ class PhaseLoop:
             network=network,
             optimizer=optimizer,
             loss_function=self._setting.loss,
-            inferer=LogitsInferer(frozen),
+            inferer=OutputInferer(frozen),
             prepare_batch=self._prepared,
             decollate=False,
         )
 
     def _prepared(
         self, batch: dict[str, Tensor], device: torch.device, *_: Any, **__: Any
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Taught]:
         images, targets = batch["image"].to(device), batch["label"].to(device)
+        lungs = batch["lungs"].to(device) if "lungs" in batch else None
         alpha = self._setting.recipe.mixup
-        return mixed(images, targets, alpha) if alpha else (images, targets)
+        if alpha:
+            images, targets = mixed(images, targets, alpha)
+        return images, Taught(targets, lungs)
 
     def _latest_auc(self, engine: Engine) -> float:
         del engine
@@ -140,7 +144,7 @@ class PhaseLoop:
         if not math.isfinite(loss):
             raise TrainingError(self._not_finite(engine, loss))
         rates = [float(group["lr"]) for group in self._optimizer.param_groups]
-        right = _right(output["pred"].detach(), output["label"])
+        right = _right(output["pred"].logits.detach(), output["label"].targets)
         self._figures.append({"loss": loss, "right": right, "rates": rates})
         self._schedule.step()
         if self._state.average is not None:

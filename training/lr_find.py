@@ -18,7 +18,7 @@ from dicom_node.score.networks import StagedNetwork
 from training.batches import training_loader
 from training.data import Splits
 from training.losses import SoftLoss, class_weights, hard_targets
-from training.phases import LogitsInferer, frozen_groups, optimizer_of, with_highest_rate
+from training.phases import OutputInferer, frozen_groups, optimizer_of, with_highest_rate
 from training.pretrained import initial_network
 from training.recipes.base import Phase, Recipe
 from training.runs import RATE_CURVE, write_json
@@ -32,11 +32,11 @@ class _Logits(nn.Module):
     def __init__(self, network: StagedNetwork, frozen: list[nn.ModuleList]) -> None:
         super().__init__()
         self.network = network
-        self._infer = LogitsInferer(frozen)
+        self._infer = OutputInferer(frozen)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (N, 3, H, W) to logits (N, K)."""
-        return self._infer(images, self.network)
+        return self._infer(images, self.network).logits
 
 
 def find_rate(

@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.inferers.inferer import SimpleInferer
+from monai.inferers.inferer import Inferer
 from monai.optimizers.utils import generate_param_groups
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
 
 from dicom_node.errors import BadInput
-from dicom_node.score.networks import StagedNetwork
+from dicom_node.score.networks import Output, StagedNetwork
 from training.batches import autocast
 from training.recipes.base import Phase, Recipe
 
 
-class LogitsInferer(SimpleInferer):
-    """Forward pass to logits (N, K) float32, in bfloat16 where the processor computes in it.
+class OutputInferer(Inferer):
+    """Forward pass to a float32 `Output`, in bfloat16 where the processor computes in it.
 
     Parameters
     ----------
@@ -34,15 +34,14 @@ class LogitsInferer(SimpleInferer):
 
     def __call__(
         self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> Tensor:
+    ) -> Output:
         """Run the network, which its trainer has just put into training mode."""
         for group in self._frozen:
             group.eval()
         images = inputs.contiguous(memory_format=torch.channels_last)
         with autocast(images.device):
             output = network(images)
-        result: Tensor = output.logits.float()
-        return result
+        return Output(*(part.float() for part in output))
 
 
 def frozen_groups(network: StagedNetwork, phase: Phase) -> list[nn.ModuleList]:

@@ -26,12 +26,17 @@ TIMING = "timing.json"
 WEIGHTS = "weights.safetensors"
 CHECKPOINT = "checkpoint.pt"
 RATE_CURVE = "lr_find.json"
+PLANES = "planes"
+"""Folder of prepared pictures and of the lungs on them, among the runs."""
 
 _PACKAGES = ("torch", "torchvision", "monai", "pytorch-ignite", "numpy", "scikit-learn", "pillow")
 _CPU_WATTS, _GPU_WATTS = 100.0, 350.0
 _KG_PER_KWH = 0.4
 
-OVERRIDES = ("epochs", "batch_size", "seed", "members", "architecture", "weights", "side", "rate")
+OVERRIDES = (
+    *("epochs", "batch_size", "seed", "members", "architecture", "weights", "side", "rate"),
+    *("lung_attention", "lung_backgrounds"),
+)
 """What `--set` may change; `epochs` and `rate` count for every phase."""
 
 
@@ -62,6 +67,9 @@ def _changed(recipe: Recipe, key: str, value: str) -> Recipe:
         return replace(recipe, preprocessing=_resized(recipe, int(value)))
     if key in ("batch_size", "seed", "members"):
         changed: dict[str, Any] = {key: int(value)}
+        return replace(recipe, **changed)
+    if key in ("lung_attention", "lung_backgrounds"):
+        changed = {key: float(value)}
         return replace(recipe, **changed)
     if key in ("architecture", "weights"):
         changed = {key: value}

@@ -88,9 +88,12 @@ _REBUILT = {
 class _Reader(pickle.Unpickler):
     """Knows the names above and no others."""
 
-    def __init__(self, file: IO[bytes], archive: zipfile.ZipFile | None = None) -> None:
+    def __init__(
+        self, file: IO[bytes], boxed: tuple[str, ...] = (), archive: zipfile.ZipFile | None = None
+    ) -> None:
         super().__init__(file)
         self.storages: dict[str, _Storage] = {}
+        self._boxed = (*_BOXED, *boxed)
         self._archive = archive
 
     def find_class(self, module: str, name: str) -> Any:
@@ -99,7 +102,7 @@ class _Reader(pickle.Unpickler):
             return _REBUILT[module, name]
         if module in ("torch", "torch.storage") and name in _DTYPES:
             return _StorageType(_DTYPES[name])
-        if f"{module}.".startswith(_BOXED):
+        if f"{module}.".startswith(self._boxed):
             return _Box
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no weights need")
 
@@ -117,8 +120,13 @@ class _Reader(pickle.Unpickler):
         return self.storages[key]
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, *, boxed: tuple[str, ...] = ()) -> dict[str, Tensor]:
     """Read a state dict, or that of a pickled module, from a file of `torch.save`.
+
+    Parameters
+    ----------
+    boxed
+        Beginnings of further module names, such as `package.`, whose classes are networks.
 
     Returns
     -------
@@ -131,7 +139,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         The file is damaged, or it asks for anything but tensors and layers.
     """
     try:
-        content = _zipped(path) if zipfile.is_zipfile(path) else _row(path)
+        content = _zipped(path, boxed) if zipfile.is_zipfile(path) else _row(path, boxed)
         return {key: value.clone() for key, value in _named_tensors(content, "")}
     # What a damaged pickle makes Python raise is not limited to UnpicklingError.
     except (
@@ -141,20 +149,20 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path.name} cannot be read as PyTorch weights: {error}") from error
 
 
-def _zipped(path: Path) -> Any:
+def _zipped(path: Path, boxed: tuple[str, ...]) -> Any:
     with zipfile.ZipFile(path) as archive:
         name = _member_name(archive, "/data.pkl")
         with archive.open(name) as file:
-            return _Reader(file, archive).load()
+            return _Reader(file, boxed, archive).load()
 
 
-def _row(path: Path) -> Any:
+def _row(path: Path, boxed: tuple[str, ...]) -> Any:
     """The format before PyTorch 1.6: five pickles, then the storages' elements."""
     with path.open("rb") as file:
         if (_Reader(file).load(), _Reader(file).load()) != (_LEGACY_MAGIC, _LEGACY_PROTOCOL):
             raise pickle.UnpicklingError("it was not written by torch.save")
         _Reader(file).load()  # sizes of integers on the writing machine
-        reader = _Reader(file)
+        reader = _Reader(file, boxed)
         content = reader.load()
         for key in _Reader(file).load():
             count = int.from_bytes(file.read(_NUMEL_BYTES), "little")

@@ -99,6 +99,14 @@ def explain_model(
     model: Model,
     data: DataName,
     to: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")],
+    lungs: Annotated[
+        bool,
+        typer.Option(
+            "--lungs",
+            help="Find the lungs of films with a U-Net, fetched once, and measure what the model "
+            "makes of the film without them.",
+        ),
+    ] = False,
     split: Split = "test",
     label_map: LabelMap = None,
     group_column: GroupColumn = None,
@@ -107,6 +115,7 @@ def explain_model(
 ) -> None:
     """Draw right and wrong cases with what the model looked at, and the greatest failures."""
     from training.explain import explain
+    from training.shortcuts import PARTS_SHOWN
 
     folder = model_folder(model, models)
     bundle = read_bundle(folder)
@@ -117,11 +126,13 @@ def explain_model(
         label_map=label_map,
         split=split_named(split),
     )
-    report = explain(folder, pictures, to)
+    report = explain(folder, pictures, to, segment=lungs)
     if json:
         print_json(report)
     else:
         out.print(f"{report['n']} pictures: {', '.join(report['files'])} in {to}")
+        for part, auc in report.get("shortcuts", {}).get("auc", {}).items():
+            out.print(f"AUC {auc:.3f} {PARTS_SHOWN[part]}")
 
 
 def compare_models(

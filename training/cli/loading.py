@@ -21,9 +21,8 @@ from training.data import (
 )
 from training.data.checks import check
 from training.recipes.base import Recipe
+from training.runs import PLANES
 
-CACHE = "planes"
-"""Folder of prepared pictures among the runs."""
 _SPLITS = ("train", "validation", "test")
 
 
@@ -90,7 +89,7 @@ def load_splits(recipe: Recipe, wanted: Wanted, source: Source, *, quiet: bool =
         Pipeline(recipe.preprocessing),
         recipe.labels,
         label_map=label_map,
-        cache=wanted.runs / CACHE if known else None,
+        cache=wanted.runs / PLANES if known else None,
         progress=not quiet,
     )
     return make_splits(loaded.pictures, recipe.split, keep=recipe.keep)

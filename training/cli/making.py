@@ -33,7 +33,7 @@ from training.cli.options import (
 )
 from training.names import check_name
 from training.recipes import RECIPES, SHIPPED
-from training.runs import HISTORY, customised, made_from, read_json
+from training.runs import HISTORY, PLANES, customised, made_from, read_json
 
 Run = Annotated[Path | None, typer.Option(help="Folder of this run.  (default: RUNS/NAME)")]
 Name = Annotated[
@@ -111,6 +111,10 @@ def prepare(
         base, changes=settings_of(settings), fallback=False, own_data=wanted.own_data(source)
     )
     splits = load_splits(chosen, wanted, source)
+    if chosen.guided:
+        from training.lungs import film_lungs
+
+        film_lungs([p.plane for p in splits.train], cache=runs / PLANES, progress=not json)
     if json:
         print_json(counts(chosen, splits))
     else:

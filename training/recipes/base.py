@@ -173,6 +173,11 @@ class Recipe:
         Names of runs whose mean probabilities on the training pictures are learned too.
     teacher_weight
         Share of the teachers' probabilities in the target, in [0, 1].
+    lung_attention
+        Weight in the loss of the share of the activations outside the lungs; for films only.
+    lung_backgrounds
+        Chance, in [0, 1], with which a film's lungs are shown before another background
+        (`training.guidance`); for films only.
     published
         Figures of the published system by name; empty where there is none.
     system
@@ -224,6 +229,8 @@ class Recipe:
     early_stopping: int | None = None
     teachers: tuple[str, ...] = ()
     teacher_weight: float = 0.0
+    lung_attention: float = 0.0
+    lung_backgrounds: float = 0.0
     aggregation: Mapping[str, Any] | None = None
     operating_point: OperatingPoint = "balanced"
     published: Mapping[str, float] = field(default_factory=dict)
@@ -239,6 +246,11 @@ class Recipe:
     def outputs(self) -> tuple[str, ...]:
         """Label of each of the network's outputs."""
         return (self.positive,) if self.function == "sigmoid" else self.labels
+
+    @property
+    def guided(self) -> bool:
+        """Whether the lungs must be found before training."""
+        return self.lung_attention > 0 or self.lung_backgrounds > 0
 
     @property
     def epochs(self) -> int:
@@ -269,6 +281,11 @@ class Recipe:
             <= self.teacher_weight
             <= 1
             or bool(self.teachers) != (self.teacher_weight > 0),
+            "lung_attention must not be negative, lung_backgrounds be in [0, 1]": (
+                self.lung_attention < 0 or not 0 <= self.lung_backgrounds <= 1
+            ),
+            "lungs are found on films only, and mixup would mix them": self.guided
+            and (self.kind != "cxr_image" or self.mixup > 0),
             "aggregation belongs to kind ct_series, and to it alone": (self.kind == "ct_series")
             != (self.aggregation is not None),
         }

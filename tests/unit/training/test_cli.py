@@ -23,6 +23,7 @@ from training.runs import read_json, recipe_of
 
 TINY = [
     *("--set", "architecture=FiveBlockCNN", "--set", "weights=none", "--set", "side=32"),
+    *("--set", "lung_attention=0", "--set", "lung_backgrounds=0"),
     *("--set", "epochs=1", "--set", "batch_size=4", "--set", "members=2"),
 ]
 COMMANDS = (

@@ -19,6 +19,7 @@ from training.explain import (
     explain,
     explained_cases,
     inside_lungs,
+    looked_at,
     randomised_correlation,
 )
 from training.lung_field import lung_field
@@ -83,11 +84,12 @@ def test_the_share_inside_the_lungs_is_that_of_the_map(pictures: list[Picture]) 
     explained = explained_cases(classifier, scores, pictures)
     explained.called[:] = True
     explained.maps[:] = 1
-    even = inside_lungs(classifier, explained, pictures)
+    planes = [picture.plane for picture in pictures]
+    even = inside_lungs(explained, planes, lambda place: lung_field(planes[place][0]))
     assert even["n"] == 3
     assert even["inside"] == pytest.approx(even["by_chance"], abs=1e-3)
     explained.maps[:] = 0
-    nothing = inside_lungs(classifier, explained, pictures)
+    nothing = looked_at(classifier, explained, pictures)["inside_lungs"]
     assert nothing == {"n": 0, "left_out": 3, "inside": None, "by_chance": None}
 
 

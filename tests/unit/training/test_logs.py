@@ -55,7 +55,8 @@ def test_every_member_has_a_log_that_is_closed_also_when_training_fails(
     words = ["fit", "cxr_pneumonia", "--data", str(a_set(tmp_path / "films")), "--name", "ours"]
     words += ["--runs", str(tmp_path), "--workers", "0", "--log", "paper"]
     changes = ("architecture=FiveBlockCNN", "weights=none", "side=32", "epochs=2", "batch_size=4")
-    for change in (*changes, "members=2", f"rate={rate}"):
+    unguided = ("lung_attention=0", "lung_backgrounds=0")
+    for change in (*changes, *unguided, "members=2", f"rate={rate}"):
         words += ["--set", change]
     assert main(words) == code
     assert closed["member1"] == list(range(1, epochs + 1))

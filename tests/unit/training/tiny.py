@@ -78,7 +78,8 @@ def joined(*sources: Drawn) -> Drawn:
 def small(base: str) -> Recipe:
     """A shipped recipe with the network that trains from scratch, at a small side."""
     changes = {"architecture": "FiveBlockCNN", "weights": "none", "side": str(SIDE)}
-    return overridden(RECIPES[base], changes)
+    unguided = {"lung_attention": "0", "lung_backgrounds": "0"}
+    return overridden(RECIPES[base], changes | unguided)
 
 
 def tiny_model(folder: Path, base: str = "cxr_pneumonia", *, seed: int = 4, **changes: Any) -> Path:
