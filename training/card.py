@@ -28,10 +28,10 @@ def card(recipe: Recipe, metadata: Mapping[str, Any], report: Mapping[str, Any])
         _first_words(recipe, report),
         ["", "## Model", *_model(recipe, metadata, report)],
         ["", "## Intended use", *_use(section["intended_use"])],
-        ["", "## Evidence", *_evidence(recipe, report), "", *_thresholds(recipe, section)],
+        ["", "## Evidence", *_evidence(recipe, report), "", *_thresholds(recipe, section, report)],
         ["", "## Groups", *_groups(report)],
         ["", "## What the scope gate refuses", *_gate(section, report)],
-        ["", "## What the model looks at", *_attention(report)],
+        ["", "## What the model looks at", *_attention(recipe, report)],
         ["", "## Known flaws", *(f"- {limit}" for limit in recipe.limits)],
         ["", "## Data and licence", *_data(recipe)],
         ["", "## Training", *_training(recipe, section, report), ""],
@@ -111,7 +111,7 @@ def _cell(figures: Mapping[str, Any], metric: str) -> str:
     return f"{value:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
 
 
-def _thresholds(recipe: Recipe, section: Mapping[str, Any]) -> list[str]:
+def _thresholds(recipe: Recipe, section: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
     rows = [
         [
             finding["label"],
@@ -126,7 +126,26 @@ def _thresholds(recipe: Recipe, section: Mapping[str, Any]) -> list[str]:
         for point in finding["operating_points"]
     ]
     heads = ["finding", "operating point", "threshold", "sensitivity", "specificity"]
-    return [*_table(heads, rows), "", "On validation pictures and a mild variation of each."]
+    lines = [*_table(heads, rows), "", "On validation pictures and a mild variation of each."]
+    tested = report.get("operating_points")
+    if tested:
+        figures = ("precision", "sensitivity", "specificity")
+        on_test = [
+            [name.replace("_", " "), *(_figure(point[figure]) for figure in figures)]
+            for name, point in tested.items()
+        ]
+        lines += [
+            "",
+            f"The same thresholds for {recipe.positive} on the official test split, where none was "
+            "chosen:",
+            "",
+            *_table(["operating point", *figures], on_test),
+        ]
+    return lines
+
+
+def _figure(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
 
 
 def _groups(report: Mapping[str, Any]) -> list[str]:
@@ -155,7 +174,7 @@ def _gate(section: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _attention(report: Mapping[str, Any]) -> list[str]:
+def _attention(recipe: Recipe, report: Mapping[str, Any]) -> list[str]:
     sanity = (
         "Replacing the weights by random ones changes the maps: mean rank correlation "
         f"{report['map_correlation_randomised']:.2f}."
@@ -166,14 +185,14 @@ def _attention(report: Mapping[str, Any]) -> list[str]:
     return [
         f"Of the heat map of a true positive, {lungs['inside']:.0%} lies inside the lungs (mean of "
         f"{lungs['n']} pictures; an even map would have {lungs['by_chance']:.0%}; "
-        f"{lungs['left_out']} pictures left out). {_how_found(report)}",
+        f"{lungs['left_out']} pictures left out). {_how_found(recipe)}",
         sanity,
         *_shortcuts(report),
     ]
 
 
-def _how_found(report: Mapping[str, Any]) -> str:
-    if report.get("shortcuts"):
+def _how_found(recipe: Recipe) -> str:
+    if recipe.guided and recipe.kind == "cxr_image":
         return "The lungs, with a rim of chest wall, are those that a U-Net finds on the film."
     return (
         "The lungs are estimated by a rough rule without a network, so take this as a comparison "
@@ -188,8 +207,8 @@ def _shortcuts(report: Mapping[str, Any]) -> list[str]:
     rows = [[words, f"{measured['auc'][name]:.3f}"] for name, words in PARTS_SHOWN.items()]
     return [
         "",
-        f"What it makes of parts of {measured['n']} of the films (on {measured['left_out']} others "
-        "no lungs were found); labels are those of the lungs:",
+        f"What it makes of parts of {measured['n']} of the pictures (on {measured['left_out']} "
+        "others no lungs were found); labels are those of the lungs:",
         "",
         *_table(["shown", "AUC"], rows),
     ]

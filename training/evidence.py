@@ -13,7 +13,7 @@ from dicom_node.score.bundle import read_bundle
 from dicom_node.score.engine import Classifier, Scores, open_classifier
 from training.confounding import share_with_interval
 from training.data import Picture, Splits, data_dir, strict_test
-from training.explain import explained_cases, looked_at
+from training.explain import Explained, explained_cases, looked_at
 from training.metrics import FIGURES, measure
 from training.recipes.base import Recipe
 
@@ -35,7 +35,9 @@ def measured(folder: Path, recipe: Recipe, splits: Splits) -> dict[str, Any]:
         `model`, `version`, `data_set`, `engine`, `threshold`, `splits` (name -> the dictionary of
         `training.metrics.measure` with `refused` and `refused_fraction`; only those with pictures),
         `subgroups` (column -> value -> share called right) and what `training.explain.looked_at`
-        gives, all of the test pictures or, without any, of the validation pictures.
+        gives, all of the test pictures or, without any, of the validation pictures; where there are
+        test pictures also `operating_points`: name -> precision, sensitivity and specificity of the
+        main finding at each threshold, None where undefined.
     """
     classifier = open_classifier(read_bundle(folder), device="cpu")
     report: dict[str, Any] = {
@@ -54,7 +56,10 @@ def measured(folder: Path, recipe: Recipe, splits: Splits) -> dict[str, Any]:
         explained = explained_cases(classifier, scores, pictures)
         right = explained.truth == explained.called
         report["subgroups"] = subgroups(pictures, right, explained.truth)
-        report |= looked_at(classifier, explained, pictures, segment=recipe.guided)
+        if pictures is (splits.test or splits.validation):
+            report |= looked_at(classifier, explained, pictures, segment=recipe.guided)
+        if name == "test":
+            report["operating_points"] = _at_each_point(classifier, explained)
         strict = strict_places(splits) if name == "test" else []
         if strict:
             some = [pictures[place] for place in strict]
@@ -114,6 +119,23 @@ def subgroups(
             share["n_positive"] = int(truth[chosen].sum())
             result[column][name] = share
     return result
+
+
+def _at_each_point(classifier: Classifier, explained: Explained) -> dict[str, dict[str, Any]]:
+    truth = explained.truth
+    result = {}
+    for point in classifier.bundle.findings[0].operating_points:
+        called = explained.probabilities >= point.threshold
+        result[point.name] = {
+            "precision": _share(truth[called]),
+            "sensitivity": _share(called[truth]),
+            "specificity": _share(~called[~truth]),
+        }
+    return result
+
+
+def _share(right: NDArray[np.bool_]) -> float | None:
+    return round(float(right.mean()), 4) if len(right) else None
 
 
 def _figures(

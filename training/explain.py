@@ -19,7 +19,7 @@ from dicom_node.score.networks import StagedNetwork
 from dicom_node.score.transforms import FloatArray
 from training.data import Picture
 from training.lung_field import LungField, lung_field
-from training.lungs import film_lungs
+from training.lungs import lungs_on
 from training.plots import grid
 from training.shortcuts import shortcuts
 from training.variations import resized
@@ -133,8 +133,8 @@ def looked_at(
     Parameters
     ----------
     segment
-        Find the lungs of films with a U-Net (`training.lungs`) and show the model parts of the
-        films, too (`training.shortcuts`); otherwise a rough rule finds them.
+        Find the lungs as for training (`training.lungs`), on films with a U-Net, and show the model
+        parts of the pictures, too (`training.shortcuts`); otherwise a rough rule finds them.
 
     Raises
     ------
@@ -142,14 +142,16 @@ def looked_at(
         The U-Net cannot be had.
     """
     planes = [picture.plane for picture in pictures]
-    if not segment or classifier.bundle.kind == "ct_series":
-        of_ct = classifier.bundle.kind == "ct_series"
+    of_ct = classifier.bundle.kind == "ct_series"
+    if not segment:
         return {
             "inside_lungs": inside_lungs(
-                explained, planes, lambda place: lung_field(planes[place][0], slice_of_ct=of_ct)
+                explained,
+                planes,
+                lambda place: lung_field(planes[place][0], slice_of_ct=of_ct),
             )
         }
-    lungs = film_lungs(planes)
+    lungs = lungs_on("ct_series" if of_ct else "cxr_image", planes)
 
     def score(shown: list[FloatArray]) -> NDArray[np.float64]:
         tensors = [classifier.pipeline.tensor(plane) for plane in shown]

@@ -27,7 +27,7 @@ from training.logs import Log, check_logs, open_logs
 from training.loop import PhaseLoop, Setting, TrainingError
 from training.losses import SoftLoss, class_weights
 from training.lr_find import find_rate
-from training.lungs import film_lungs
+from training.lungs import lungs_on
 from training.phases import with_highest_rate
 from training.pretrained import initial_network, start_from
 from training.progress import FitProgress
@@ -203,7 +203,9 @@ def _setting(
     lungs = None
     if recipe.guided:
         planes = [picture.plane for picture in splits.train]
-        lungs = film_lungs(planes, cache=start.runs / runs.PLANES, progress=start.progress)
+        lungs = lungs_on(
+            recipe.kind, planes, cache=start.runs / runs.PLANES, progress=start.progress
+        )
     loader, order = training_loader(
         recipe, splits.train, targets, workers=start.workers, lungs=lungs
     )

@@ -1,6 +1,7 @@
-"""Where the lungs lie on frontal chest films: a U-Net that others trained, used in training only.
+"""Where a network in training may look: the lungs on frontal films and on CT slices.
 
-The network (U-Net with the encoder of VGG11) was trained by its authors on films of adults and
+On slices a rule finds them (`training.lung_field`), on films a U-Net that others trained. That
+network (U-Net with the encoder of VGG11) was trained by its authors on films of adults and
 published in the package cheXwhatsApp (MIT licence). Of that package only the weights are taken, and
 none of its code is run. There are no drawn lungs of children here to measure it against: on the 12
 films of young children that were looked at it found both lungs.
@@ -27,7 +28,9 @@ from dicom_node.errors import BadInput
 from dicom_node.score.checkpoint import read_tensors
 from dicom_node.score.transforms import FloatArray
 from training.batches import autocast
+from training.lung_field import lung_field
 from training.pretrained import check_digest
+from training.recipes.base import Kind
 
 Mask = NDArray[np.bool_]
 
@@ -47,6 +50,15 @@ _CLOSED, _WIDENED = 0.045, 0.027
 """Shares of the side: gaps that are closed, and the rim that is taken in."""
 _BELIEVABLE = 0.1
 """Share of the picture that both lungs, widened, must take to be believed."""
+
+
+def lungs_on(
+    kind: Kind, planes: Sequence[FloatArray], *, cache: Path | None = None, progress: bool = False
+) -> list[Mask]:
+    """Find the lungs on pictures of that kind; see `film_lungs` and `slice_lungs`."""
+    if kind == "ct_series":
+        return slice_lungs(planes)
+    return film_lungs(planes, cache=cache, progress=progress)
 
 
 def film_lungs(
@@ -88,6 +100,19 @@ def film_lungs(
         packed = np.stack([np.packbits(_believed(mask)) for mask in found])
         _keep(file, packed)
     return [np.unpackbits(row, count=shape[0] * shape[1]).reshape(shape) > 0 for row in packed]
+
+
+def slice_lungs(planes: Sequence[FloatArray]) -> list[Mask]:
+    """The lungs on axial CT slices by the rule of `training.lung_field`, widened by a rim.
+
+    As `film_lungs`: all True where no believable lungs were found.
+    """
+    masks = []
+    for plane in planes:
+        field = lung_field(plane[0], slice_of_ct=True)
+        mask = _widened(field.mask)
+        masks.append(mask if field.plausible else np.ones_like(mask))
+    return masks
 
 
 def weights_file() -> Path:
@@ -155,11 +180,16 @@ def _believed(mask: Mask) -> Mask:
     lungs = np.isin(
         pieces, [piece for piece in largest if sizes[piece - 1] >= _SMALLEST * mask.size]
     )
-    closed, widened = (max(1, round(share * mask.shape[0])) for share in (_CLOSED, _WIDENED))
+    closed = max(1, round(_CLOSED * mask.shape[0]))
     rim = closed + 1
     lungs = ndimage.binary_closing(np.pad(lungs, rim), iterations=closed)[rim:-rim, rim:-rim]
-    lungs = ndimage.binary_dilation(lungs, iterations=widened)
+    lungs = _widened(lungs)
     return lungs if lungs.mean() >= _BELIEVABLE else np.ones_like(mask)
+
+
+def _widened(mask: Mask) -> Mask:
+    rim = max(1, round(_WIDENED * mask.shape[0]))
+    return np.asarray(ndimage.binary_dilation(mask, iterations=rim), dtype=np.bool_)
 
 
 def _scaled(images: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -1,4 +1,4 @@
-"""How much of a model's verdict on films comes from outside the lungs."""
+"""How much of a model's verdict comes from outside the lungs."""
 
 # mypy: allow-untyped-calls
 # (scikit-learn has no type hints)
@@ -19,10 +19,10 @@ Score = Callable[[list[FloatArray]], NDArray[np.float64]]
 """Planes (1, rows, columns), N of them, to one number each (N,)."""
 
 PARTS_SHOWN = {
-    "whole": "the film",
-    "lungs_alone": "its lungs, all else plain gray",
-    "other_background": "its lungs before the background of a film of the other class",
-    "background_alone": "its background, the lungs painted over",
+    "whole": "the whole picture",
+    "lungs_alone": "the lungs, all else plain gray",
+    "other_background": "the lungs before the background of a picture of the other class",
+    "background_alone": "the background, the lungs painted over",
 }
 """What a model is shown, in words, by its name in `shortcuts`."""
 _SEED = 20261121
@@ -35,7 +35,7 @@ def shortcuts(
     truth: NDArray[np.bool_],
     lungs: Sequence[Mask],
 ) -> dict[str, Any]:
-    """Measure a model on films, on their parts, and on lungs before a film of the other kind.
+    """Measure a model on pictures, their parts, and lungs before a picture of the other kind.
 
     Parameters
     ----------

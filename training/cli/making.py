@@ -112,9 +112,10 @@ def prepare(
     )
     splits = load_splits(chosen, wanted, source)
     if chosen.guided:
-        from training.lungs import film_lungs
+        from training.lungs import lungs_on
 
-        film_lungs([p.plane for p in splits.train], cache=runs / PLANES, progress=not json)
+        planes = [picture.plane for picture in splits.train]
+        lungs_on(chosen.kind, planes, cache=runs / PLANES, progress=not json)
     if json:
         print_json(counts(chosen, splits))
     else:

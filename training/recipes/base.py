@@ -174,10 +174,10 @@ class Recipe:
     teacher_weight
         Share of the teachers' probabilities in the target, in [0, 1].
     lung_attention
-        Weight in the loss of the share of the activations outside the lungs; for films only.
+        Weight in the loss of the share of the activations outside the lungs.
     lung_backgrounds
-        Chance, in [0, 1], with which a film's lungs are shown before another background
-        (`training.guidance`); for films only.
+        Chance, in [0, 1], with which the lungs of a picture are shown before another background
+        (`training.guidance`).
     published
         Figures of the published system by name; empty where there is none.
     system
@@ -284,8 +284,8 @@ class Recipe:
             "lung_attention must not be negative, lung_backgrounds be in [0, 1]": (
                 self.lung_attention < 0 or not 0 <= self.lung_backgrounds <= 1
             ),
-            "lungs are found on films only, and mixup would mix them": self.guided
-            and (self.kind != "cxr_image" or self.mixup > 0),
+            "mixup would mix the lungs that lung_attention or lung_backgrounds need": self.guided
+            and self.mixup > 0,
             "aggregation belongs to kind ct_series, and to it alone": (self.kind == "ct_series")
             != (self.aggregation is not None),
         }
