@@ -83,7 +83,8 @@ def test_the_node_accepts_what_was_exported(
     assert section.outputs == recipe.outputs
     assert [finding.label for finding in bundle.findings] == [f.label for f in recipe.findings]
     for finding in bundle.findings:
-        assert finding.threshold == finding.operating_points[1].threshold
+        thresholds = {point.name: point.threshold for point in finding.operating_points}
+        assert finding.threshold == thresholds[recipe.operating_point]
     classifier = open_classifier(bundle, device="cpu", threads=1)
     assert classifier.golden_deviation() < 1e-4
     scores = classifier.predict([classifier.pipeline.tensor(p.plane) for p in splits.test])
