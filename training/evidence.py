@@ -123,7 +123,7 @@ def subgroups(
 
 def _at_each_point(classifier: Classifier, explained: Explained) -> dict[str, dict[str, Any]]:
     truth = explained.truth
-    result = {}
+    result: dict[str, dict[str, Any]] = {}
     for point in classifier.bundle.findings[0].operating_points:
         called = explained.probabilities >= point.threshold
         result[point.name] = {
