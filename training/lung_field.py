@@ -4,8 +4,8 @@ It answers one question: how much of a heat map lies inside the lungs, on averag
 pictures. It is no segmentation. On a film, each lung is the dark region nearest to where lungs
 usually are, made convex; consolidated lung is covered by that alone, lung behind the heart and the
 diaphragm is left out, and on about one film in six an armpit is taken in (32 films were looked
-at). On a CT slice it is what is dark inside the body, made convex. Pictures without a believable
-pair of lungs are marked and must not be counted.
+at). On a CT slice it is what is dark inside the body. Pictures without a believable pair of lungs
+are marked and must not be counted.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _on_film(image: Array) -> tuple[Mask, int]:
         parts, count = ndimage.label(found)
         if count:
             weights = ndimage.sum_labels(place, parts, range(1, count + 1))
-            mask |= _convex(parts == 1 + int(np.argmax(weights)))
+            mask |= convex(parts == 1 + int(np.argmax(weights)))
     return mask, middle
 
 
@@ -112,10 +112,7 @@ def _on_slice(image: Array) -> tuple[Mask, int]:
     wanted = 1 + np.flatnonzero(sizes[1:] >= _CT_SMALLEST * image.size)
     lungs = ndimage.binary_closing(np.isin(pieces, wanted), iterations=3)
     across = np.flatnonzero(largest.any(axis=0))
-    # Dense lung at the chest wall is not dark, but inside the hull of what is.
-    parts, count = ndimage.label(lungs)
-    hulls = [_convex(parts == part) for part in range(1, count + 1)]
-    return np.any([lungs, *hulls], axis=0), int(across[0] + across[-1]) // 2
+    return ndimage.binary_fill_holes(lungs), int(across[0] + across[-1]) // 2
 
 
 def _body(smooth: Array) -> tuple[int, int, int, int]:
@@ -143,7 +140,7 @@ def _joined_to_edge(mask: Mask) -> Mask:
     return np.asarray(np.isin(parts, np.unique(edge[edge > 0])))
 
 
-def _convex(mask: Mask) -> Mask:
+def convex(mask: Mask) -> Mask:
     """Fill a region to its convex hull."""
     try:
         hull: Any = ConvexHull(np.argwhere(mask))

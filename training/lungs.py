@@ -28,7 +28,7 @@ from dicom_node.errors import BadInput
 from dicom_node.score.checkpoint import read_tensors
 from dicom_node.score.transforms import FloatArray
 from training.batches import autocast
-from training.lung_field import lung_field
+from training.lung_field import convex, lung_field
 from training.pretrained import check_digest
 from training.recipes.base import Kind
 
@@ -103,14 +103,17 @@ def film_lungs(
 
 
 def slice_lungs(planes: Sequence[FloatArray]) -> list[Mask]:
-    """The lungs on axial CT slices by the rule of `training.lung_field`, widened by a rim.
+    """The lungs on axial CT slices by the rule of `training.lung_field`, each made convex, widened.
 
-    As `film_lungs`: all True where no believable lungs were found.
+    Dense lung at the chest wall is not dark, but inside the hull of what is. As for `film_lungs`, a
+    mask is all True where no believable lungs were found.
     """
     masks = []
     for plane in planes:
         field = lung_field(plane[0], slice_of_ct=True)
-        mask = _widened(field.mask)
+        pieces, count = ndimage.label(field.mask)
+        hulls = [convex(pieces == piece) for piece in range(1, count + 1)]
+        mask = _widened(np.any([field.mask, *hulls], axis=0))
         masks.append(mask if field.plausible else np.ones_like(mask))
     return masks
 

@@ -21,7 +21,7 @@ from training.batches import VariedPictures
 from training.data import Item, Picture
 from training.guidance import GuidedLoss, Taught, before, outside_share
 from training.losses import SoftLoss, hard_targets
-from training.lungs import film_lungs, weights_file
+from training.lungs import film_lungs, slice_lungs, weights_file
 from training.recipes import RECIPES
 from training.recipes.common import spec
 from training.runs import overridden
@@ -67,6 +67,18 @@ def test_where_no_lungs_are_everything_counts() -> None:
     assert mask.shape == (96, 96)
     assert mask.all()
     assert film_lungs([]) == []
+
+
+def test_both_lungs_of_a_slice_are_found_with_their_dense_parts() -> None:
+    y, x = np.mgrid[-1 : 1 : 96 * 1j, -1 : 1 : 96 * 1j]
+    body = (x / 0.9) ** 2 + (y / 0.75) ** 2 < 1
+    lung = ((np.abs(x) - 0.42) / 0.3) ** 2 + (y / 0.5) ** 2 < 1
+    dense = lung & (np.abs(y) < 0.1) & (np.abs(x) > 0.6)  # at the chest wall
+    plane = (0.8 * body * ~(lung & ~dense)).astype(np.float32)[np.newaxis]
+    mask, nothing = slice_lungs([plane, np.zeros_like(plane)])
+    assert mask[lung].mean() > 0.98
+    assert 0.2 < mask.mean() < 0.7
+    assert nothing.all()
 
 
 def test_what_was_found_is_kept(
