@@ -16,6 +16,7 @@ from dicom_node.score.transforms import FloatArray, Pipeline
 from training.augment import augmenter, vary, vary_mask
 from training.data import Picture
 from training.guidance import before, random_background
+from training.lung_field import Mask
 from training.recipes.base import Recipe
 
 _Draw = tuple[int, int]
@@ -47,7 +48,7 @@ class VariedPictures(Dataset[dict[str, Any]]):
         recipe: Recipe,
         pictures: Sequence[Picture],
         targets: Tensor,
-        lungs: Sequence[NDArray[np.bool_]] | None = None,
+        lungs: Sequence[Mask] | None = None,
     ) -> None:
         self._pictures = pictures
         self._targets = targets
@@ -74,9 +75,7 @@ class VariedPictures(Dataset[dict[str, Any]]):
             made["lungs"] = vary_mask(self._augment, mask, seed)
         return made
 
-    def _before_another(
-        self, index: int, mask: NDArray[np.bool_], generator: np.random.Generator
-    ) -> FloatArray:
+    def _before_another(self, index: int, mask: Mask, generator: np.random.Generator) -> FloatArray:
         plane, count = self._pictures[index].plane, len(self._pictures)
         if generator.uniform() >= self._backgrounds:
             return plane
@@ -107,7 +106,7 @@ def training_loader(
     targets: Tensor,
     *,
     workers: int,
-    lungs: Sequence[NDArray[np.bool_]] | None = None,
+    lungs: Sequence[Mask] | None = None,
 ) -> tuple[DataLoader[dict[str, Any]], EpochOrder]:
     """Batches of varied pictures; a last batch that is not full is left out, if it is not all."""
     order = EpochOrder(len(pictures), recipe.seed)

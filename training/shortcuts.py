@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from dicom_node.score.transforms import FloatArray
-from training.guidance import Mask, before
+from training.guidance import before
+from training.lung_field import Mask
 
 Score = Callable[[list[FloatArray]], NDArray[np.float64]]
 """Planes (1, rows, columns), N of them, to one number each (N,)."""

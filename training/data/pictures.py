@@ -18,6 +18,7 @@ from rich.progress import track
 from dicom_node.score.transforms import Pipeline
 from training.data.items import FloatArray, Item, Loaded, Picture, Source
 from training.errors import TrainingDataError
+from training.kept import keep_array, kept_array
 
 DEFAULT_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 _THREADS = 2
@@ -125,25 +126,12 @@ def _cached(
     for item in items:
         digest.update(f"{item.path}\0{item.columns.get('sha256', '')}\0".encode())
     file = cache / f"{source.name}-{digest.hexdigest()[:16]}.npy"
-    kept = _kept(file)
+    kept = kept_array(file)
     if kept is not None and len(kept) == len(items):
         return list(kept)
     planes = np.stack(_prepared(source, items, pipeline, progress=progress))
-    cache.mkdir(parents=True, exist_ok=True)
-    # Written under another name first: a run that was stopped leaves no half file to believe in.
-    partial = file.with_suffix(".partial.npy")
-    np.save(partial, planes)
-    partial.rename(file)
+    keep_array(file, planes)
     return list(planes)
-
-
-def _kept(file: Path) -> FloatArray | None:
-    """Planes that were kept earlier; None if there are none, or the file is damaged."""
-    try:
-        planes: FloatArray = np.load(file)
-    except (OSError, ValueError, EOFError):
-        return None
-    return planes
 
 
 def _prepared(
