@@ -235,8 +235,6 @@ def _on_own_data(recipe: Recipe, data: str) -> Recipe:
         # A fold of many asks for many patients; a drawn share works for few as well.
         split=SplitPlan("stratified", validation=0.2, seed=recipe.split.seed),
         data_title=f"{data} (data of whoever trained this model)",
-        # What speaks for another point speaks of the recipe's own set.
-        operating_point="balanced",
         published={},
         citation="",
         limits=(

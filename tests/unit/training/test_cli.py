@@ -96,7 +96,6 @@ def test_a_run_knows_the_recipe_and_the_data_it_came_from(place: Place) -> None:
     recipe = recipe_of(run)
     assert (recipe.name, recipe.data_set) == ("ours", "labels")
     assert recipe.limits != RECIPES["cxr_pneumonia"].limits
-    assert recipe.operating_point == "balanced"
     assert read_json(run, "config.json")["data"]["n"]["test"] == 4
     text = (run / "config.json").read_text()
     assert str(place.root) not in text

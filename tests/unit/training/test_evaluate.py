@@ -284,7 +284,7 @@ def test_another_operating_point_calls_by_its_threshold(model: Path) -> None:
     source = drawn(LABELS, 20)
     used = evaluate(model, source, split="test")
     (finding,) = read_bundle(model).findings
-    assert (used["operating_point"], used["threshold"]) == ("high_specificity", finding.threshold)
+    assert (used["operating_point"], used["threshold"]) == ("balanced", finding.threshold)
     seen = []
     for point in finding.operating_points:
         report = evaluate(model, source, split="test", operating_point=point.name)
