@@ -1,4 +1,4 @@
-"""Train a recipe, phase by phase, and keep the epoch with the best validation AUC.
+"""Train a recipe, phase by phase, and keep the epoch that is best in validation.
 
 Whatever is random depends on the recipe's seed, the epoch and the picture alone, so a run that was
 interrupted and resumed ends as one that was not.

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binom
 
 from dicom_node.score.scope import ScopeGate, fit_gate
 from dicom_node.score.transforms import FloatArray, Pipeline
@@ -24,7 +25,10 @@ Embed = Callable[[FloatArray], FloatArray]
 COMPONENTS = 128
 IMAGES_PER_COMPONENT = 4
 ACCEPTED = 0.97
-"""Share of the validation pictures and their mild variations that the limit lets pass."""
+"""Share of the validation pictures and their mild variations that the limit lets pass, at least."""
+_REFUSED, _DOUBT = 0.05, 0.1
+"""Of few validation pictures more must pass, so that with so little doubt no more than this share
+of all such pictures is refused (a distribution-free tolerance limit, Wilks 1941)."""
 _VARIATIONS = 2
 """Of each picture. Without them the limit must be so wide that nothing is refused; eight of each
 refused no more than two."""
@@ -61,8 +65,15 @@ def fit_scope(
     learned = embed(network, pipeline, _varied(chosen, generator))
     gate = fit_gate(learned, max(1, min(COMPONENTS, count // IMAGES_PER_COMPONENT)))
     held_out = embed(network, pipeline, _varied(validation, generator))
-    limit = float(np.quantile(gate.distance(held_out), ACCEPTED))
+    limit = float(np.quantile(gate.distance(held_out), accepted(len(validation))))
     return gate.with_limit(round(limit, 6))
+
+
+def accepted(pictures: int) -> float:
+    """Share of so many validation pictures that the limit must let pass."""
+    beyond = np.arange(pictures)
+    few = beyond[binom.cdf(beyond, pictures, _REFUSED) <= _DOUBT]
+    return max(ACCEPTED, 1 - float(few.max(initial=0)) / max(pictures, 1))
 
 
 def judge(

@@ -164,7 +164,8 @@ class PhaseLoop:
     def _complete_epoch(self, engine: Engine) -> None:
         state, setting = self._state, self._setting
         figures = self._validated()
-        best = all(_goodness(figures) > _goodness(entry) for entry in state.history)
+        labels = len(setting.recipe.labels)
+        best = all(goodness(figures, labels) > goodness(past, labels) for past in state.history)
         state.history.append(figures)
         if best:
             weights = {
@@ -215,9 +216,14 @@ class PhaseLoop:
         save_checkpoint(setting.run / runs.CHECKPOINT, setting.recipe, setting.digest, state)
 
 
-def _goodness(figures: dict[str, Any]) -> tuple[float, float]:
-    """Few validation pictures give many epochs the same AUC; the loss then decides."""
-    return figures["validation_auc"], -figures["validation_loss"]
+def goodness(figures: dict[str, Any], labels: int) -> tuple[float, ...]:
+    """What the best epoch has most of.
+
+    Few validation pictures give many epochs the same AUC; the loss then decides. Of three labels or
+    more the AUC sees one alone, and only the loss sees all.
+    """
+    loss = float(figures["validation_loss"])
+    return (-loss,) if labels > 2 else (float(figures["validation_auc"]), -loss)
 
 
 def _right(logits: Tensor, targets: Tensor) -> float:

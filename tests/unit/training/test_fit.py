@@ -19,6 +19,7 @@ from dicom_node.score.transforms import Pipeline
 from training.batches import EpochOrder, predict_logits, training_loader
 from training.data import Item, Picture, Splits
 from training.fit import TrainingError, fit
+from training.loop import goodness
 from training.losses import SoftLoss, class_weights, hard_targets, mixed
 from training.phases import frozen_groups, group_rates, optimizer_of, schedule_of
 from training.pretrained import load_run
@@ -137,6 +138,14 @@ def test_a_run_says_what_it_was(recipe: Recipe, splits: Splits, tmp_path: Path) 
     assert timing["carbon_kg"] == pytest.approx(
         timing["seconds"] * timing["watts_assumed"] / 3.6e6 * 0.4, abs=1e-4
     )
+
+
+def test_of_three_labels_the_loss_says_which_epoch_is_best() -> None:
+    sure = {"validation_auc": 1.0, "validation_loss": 0.4}
+    right = {"validation_auc": 0.99, "validation_loss": 0.1}
+    assert goodness(right, 3) > goodness(sure, 3)
+    assert goodness(sure, 2) > goodness(right, 2)
+    assert goodness({**sure, "validation_loss": 0.3}, 2) > goodness(sure, 2)
 
 
 def test_workers_do_not_change_what_is_drawn(recipe: Recipe, splits: Splits) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from dicom_node.score.preprocessing import Preprocessing, TransformSpec
 from dicom_node.score.transforms import FloatArray, Pipeline
-from training.gate import fit_scope, judge
+from training.gate import accepted, fit_scope, judge
 from training.variations import OUTSIDERS, mild
 
 SIDE = 32
@@ -59,6 +59,29 @@ def test_the_limit_lets_nearly_all_validation_pictures_pass(pipeline: Pipeline) 
     distance = gate.distance(embed(np.stack([pipeline.tensor(plane) for plane in validation])))
     assert gate.limit > 0
     assert (distance > 1).mean() <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("pictures", "share"),
+    # By hand: 0.95 ** 40 > 0.1, so none of 40 may be beyond the limit; of 84 one may.
+    [(1, 1.0), (40, 1.0), (84, 1 - 1 / 84), (621, 0.97)],
+)
+def test_of_few_pictures_more_must_pass(pictures: int, share: float) -> None:
+    assert accepted(pictures) == pytest.approx(share)
+
+
+def test_a_limit_refuses_few_of_those_to_come(pipeline: Pipeline) -> None:
+    refused = [
+        (fit.distance(to_come) > 1).mean()
+        for fit, to_come in (
+            (
+                fit_scope(embed, pipeline, planes(120, seed), planes(40, seed + 50), seed=3),
+                embed(np.stack([pipeline.tensor(plane) for plane in planes(100, seed + 100)])),
+            )
+            for seed in range(10)
+        )
+    ]
+    assert sum(share > 0.05 for share in refused) <= 2
 
 
 def test_the_same_seed_gives_the_same_gate(pipeline: Pipeline) -> None:
