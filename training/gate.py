@@ -28,7 +28,8 @@ ACCEPTED = 0.97
 """Share of the validation pictures and their mild variations that the limit lets pass, at least."""
 _REFUSED, _DOUBT = 0.05, 0.1
 """Of few validation pictures more must pass, so that with so little doubt no more than this share
-of all such pictures is refused (a distribution-free tolerance limit, Wilks 1941)."""
+of all such pictures is refused (a distribution-free tolerance limit, Wilks 1941). Of fewer than 45
+all must, which leaves more doubt: 0.13 with 40."""
 _VARIATIONS = 2
 """Of each picture. Without them the limit must be so wide that nothing is refused; eight of each
 refused no more than two."""
@@ -73,7 +74,7 @@ def accepted(pictures: int) -> float:
     """Share of so many validation pictures that the limit must let pass."""
     beyond = np.arange(pictures)
     few = beyond[binom.cdf(beyond, pictures, _REFUSED) <= _DOUBT]
-    return max(ACCEPTED, 1 - float(few.max(initial=0)) / max(pictures, 1))
+    return max(ACCEPTED, 1 - float(few.max(initial=0)) / pictures)
 
 
 def judge(

@@ -84,7 +84,7 @@ class PhaseLoop:
         self._parts: dict[str, Any] = {"optimizer": optimizer, "schedule": schedule}
         patience = setting.recipe.early_stopping
         if patience:
-            self._parts["stopping"] = EarlyStopping(patience, self._latest_auc, self._trainer)
+            self._parts["stopping"] = EarlyStopping(patience, self._latest_goodness, self._trainer)
         if begun:
             for name, part in self._parts.items():
                 part.load_state_dict(begun[name])
@@ -128,9 +128,9 @@ class PhaseLoop:
             images, targets = mixed(images, targets, alpha)
         return images, Taught(targets, lungs)
 
-    def _latest_auc(self, engine: Engine) -> float:
+    def _latest_goodness(self, engine: Engine) -> float:
         del engine
-        return float(self._state.history[-1]["validation_auc"])
+        return goodness(self._state.history[-1], len(self._setting.recipe.labels))[0]
 
     def _start_epoch(self, engine: Engine) -> None:
         epoch = self._setting.order.epoch = len(self._state.history) + 1

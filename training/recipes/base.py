@@ -168,7 +168,8 @@ class Recipe:
         How many trainings with seeds of their own, from the same initial weights; the mean of their
         weights is the result (`training.soup`).
     early_stopping
-        Epochs without a better validation AUC after which a phase ends; None never.
+        Epochs without a better validation AUC, of three labels or more without a lower validation
+        loss, after which a phase ends; None never.
     teachers
         Names of runs whose mean probabilities on the training pictures are learned too.
     teacher_weight

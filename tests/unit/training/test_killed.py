@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from training.cli import main
+from training.kept import keep_array, kept_array
 
 _SETTINGS = {
     "architecture": "FiveBlockCNN",
@@ -74,3 +75,26 @@ def test_killed_in_its_second_member_and_resumed_it_ends_as_if_nothing_had_been(
         load_file(killed / "weights.safetensors"),
     )
     assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_killed_before_an_array_is_in_place_the_old_one_stays(tmp_path: Path) -> None:
+    file = tmp_path / "planes.npy"
+    keep_array(file, np.arange(3))
+    script = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "import numpy as np\n"
+        "from training.kept import keep_array\n"
+        "Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "keep_array(Path(sys.argv[1]), np.arange(9))\n"
+    )
+    died = subprocess.run([sys.executable, "-c", script, str(file)], check=False)
+    assert died.returncode == -signal.SIGKILL
+    old = kept_array(file)
+    assert old is not None
+    assert old.tolist() == [0, 1, 2]
+    assert len(list(tmp_path.iterdir())) == 2  # what the dead one wrote is in nobody's way
+    keep_array(file, np.arange(9))
+    new = kept_array(file)
+    assert new is not None
+    assert len(new) == 9
