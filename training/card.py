@@ -161,16 +161,24 @@ def _groups(report: Mapping[str, Any]) -> list[str]:
 
 def _gate(section: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
     rows = [
-        [name, str(figure["n"]), "yes" if figure["outside"] else "no", f"{figure['refused']:.1%}"]
+        [
+            name,
+            str(figure["n"]),
+            "yes" if figure["outside"] else "no",
+            f"{figure['refused']:.1%}",
+            f"{figure['named']:.1%}" if "named" in figure else "",
+        ]
         for name, figure in report["scope_gate"].items()
     ]
     return [
-        "The gate compares the network's own embedding of a picture with those of the training "
-        f"pictures (limit {section['scope_gate']['limit']:.3f}, set on validation pictures and "
-        "mild variations of them). Outsiders were made of validation pictures by formula, or are "
-        "named; none was learned from.",
+        "The gate asks the network's own embedding how far a picture is from the training "
+        "pictures, and whether it looks like an altered one; the limit "
+        f"({section['scope_gate']['limit']:.3f}) was set on validation pictures and mild "
+        "variations of them. All pictures below were made of validation pictures by formula, or "
+        "are named. Of the kinds with a figure in the last column, which says how many the gate "
+        "calls by the right word, it learned from training pictures; of the others it never did.",
         "",
-        *_table(["pictures", "n", "ought to be refused", "refused"], rows),
+        *_table(["pictures", "n", "ought to be refused", "refused", "called so"], rows),
     ]
 
 

@@ -16,7 +16,7 @@ from scipy.stats import binomtest, norm, rankdata
 
 from dicom_node.errors import BadInput
 from training.data import Source
-from training.evaluate import SEED
+from training.intervals import SEED
 from training.judged import Array, Flags, Judged
 from training.metrics import measure
 from training.predict import Predicted, predict

@@ -14,10 +14,10 @@ from dicom_node.score.pixels import read_header
 from dicom_node.score.quality import check_header
 from training.data import Item, Picture, Source, strict_test
 from training.data.tables import PICTURES, FileSource
+from training.intervals import SEED
 from training.metrics import measure
 from training.predict import Predicted, predict, write_csv
 
-SEED = 20261121
 TEST = "test"
 _LEARNED = frozenset({"train", "validation"})
 _STRICT_COLUMNS = frozenset({"dup_group", "label_flag"})

@@ -46,7 +46,7 @@ from training.recipes.base import Recipe
 from training.runs import CONFIG, TIMING, WEIGHTS, read_json
 from training.variations import mild
 
-VERSION = "0.5.0"
+VERSION = "0.6.0"
 EVIDENCE = "docs/evidence.json"
 _GOLDEN_TOLERANCE = 1e-3
 _GOLDEN_IMAGES = ((320, 288, 0.0), (256, 384, 1.3), (224, 224, 2.6))
@@ -176,7 +176,7 @@ def _build(
     write_json(folder / GOLDEN, _golden(pipeline, exported, calibration))
     (folder / LICENSE).write_text(recipe.license_text)
     (folder / CARD).write_text("")
-    chosen = Chosen(calibration, points, gate.limit, deviation)
+    chosen = Chosen(calibration, points, gate.limit, gate.alterations.words, deviation)
     content = metadata(recipe, folder.name, version, chosen)
     seal(folder, content)
     report = measured(folder, recipe, splits)

@@ -20,6 +20,8 @@ Statistic = Callable[[Array], Array]
 """Weights (R, N) to one figure for each resample, (R,); NaN where it is undefined."""
 
 RESAMPLES = 2000
+SEED = 20261121
+"""Of the resamples of every command: the same scores have the same interval in all of them."""
 LEVEL = 0.95
 PERCENTILES = (100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2)
 _WEIGHTS_AT_ONCE = 4_000_000

@@ -29,8 +29,8 @@ class Chosen:
         From logits to probabilities.
     points
         Label of a finding -> its operating points.
-    limit
-        Of the scope gate.
+    limit, alterations
+        Of the scope gate; a word for each alteration that it knows.
     bfloat16_deviation
         Largest change of a validation probability under bfloat16.
     """
@@ -38,6 +38,7 @@ class Chosen:
     calibration: Calibration
     points: dict[str, list[dict[str, Any]]]
     limit: float
+    alterations: tuple[str, ...]
     bfloat16_deviation: float
 
 
@@ -66,7 +67,11 @@ def metadata(recipe: Recipe, name: str, version: str, chosen: Chosen) -> dict[st
             "calibration": chosen.calibration.model_dump(mode="json"),
             "findings": [_finding(recipe, entry, chosen) for entry in recipe.findings],
             "aggregation": dict(recipe.aggregation) if recipe.aggregation else None,
-            "scope_gate": {"limit": chosen.limit, "refused_validation": 0.0},
+            "scope_gate": {
+                "limit": chosen.limit,
+                "refused_validation": 0.0,
+                "alterations": list(chosen.alterations),
+            },
             "bfloat16_deviation": chosen.bfloat16_deviation,
             "evidence": [],
             "limits": list(recipe.limits),

@@ -129,19 +129,40 @@ def _turned(quarters: int) -> Callable[[FloatArray, Generator], FloatArray]:
     return turn
 
 
-OUTSIDERS: dict[str, Callable[[FloatArray, Generator], FloatArray]] = {
-    "rotated by 90 degrees": _turned(1),
-    "rotated by 180 degrees": _turned(2),
-    "rotated by 270 degrees": _turned(3),
-    "upside down": lambda plane, _: np.ascontiguousarray(plane[:, ::-1]),
-    "inverted": lambda plane, _: 1 - plane,
-    "cropped to 70 % of the side": _cropped(0.7),
-    "cropped to 50 % of the side": _cropped(0.5),
+def _askew(plane: FloatArray, generator: Generator) -> FloatArray:
+    """Rotated by 30 to 60 degrees; black corners or continued edges, so that neither tells."""
+    angle = generator.uniform(30, 60) * generator.choice([-1, 1])
+    mode = str(generator.choice(["constant", "nearest"]))
+    turned = ndimage.rotate(plane[0], angle, reshape=False, order=1, mode=mode)
+    return np.asarray(np.clip(turned, 0, 1)[np.newaxis], dtype=np.float32)
+
+
+def _left_half(plane: FloatArray, generator: Generator) -> FloatArray:
+    del generator
+    return resized(plane[:, :, : max(1, plane.shape[2] // 2)], *plane.shape[1:])
+
+
+Change = Callable[[FloatArray, Generator], FloatArray]
+
+ALTERATIONS: dict[str, tuple[str, Change]] = {
+    "rotated by 90 degrees": ("rotated", _turned(1)),
+    "rotated by 180 degrees": ("rotated", _turned(2)),
+    "rotated by 270 degrees": ("rotated", _turned(3)),
+    "rotated by 30 to 60 degrees": ("rotated", _askew),
+    "upside down": ("upside down", lambda plane, _: np.ascontiguousarray(plane[:, ::-1])),
+    "inverted": ("inverted", lambda plane, _: 1 - plane),
+    "cropped to 70 % of the side": ("cropped", _cropped(0.7)),
+    "cropped to 50 % of the side": ("cropped", _cropped(0.5)),
+}
+"""Ways of altering a picture that the gate learns from training pictures, with a word for each."""
+
+STRANGERS: dict[str, Change] = {
+    "the left half alone": _left_half,
     "squeezed to half the height": _squeezed,
     "noise": _noise,
     "blank gradient": _gradient,
 }
-"""What is made of a validation picture so that the gate must refuse it."""
+"""What is made of a validation picture so that the gate, which never learned it, must refuse it."""
 
 
 def resized(plane: FloatArray, rows: int, columns: int) -> FloatArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,7 +97,9 @@ def _unlike(scores: Scores) -> tuple[str, ...]:
     refused, count = int(np.count_nonzero(scores.distance > 1)), len(scores.distance)
     if refused <= _REFUSED_SHARE * count:
         return ()
-    return (unlike_slices(refused, count, float(scores.distance.max())),)
+    looks = Counter(word for word in scores.looks if word).most_common(1)
+    look = "".join(word for word, times in looks if times > refused / 2)
+    return (unlike_slices(refused, count, float(scores.distance.max()), look),)
 
 
 def _outcome(

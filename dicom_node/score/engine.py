@@ -151,12 +151,15 @@ class Scores:
     distance
         (N,) float64 from 0: distance from the training images; above 1 is refused. All 0 where
         the model has no scope gate.
+    looks
+        N words for the alteration that a picture is refused for, such as "rotated"; else empty.
     """
 
     probabilities: NDArray[np.float64]
     maps: FloatArray
     outputs: NDArray[np.float64]
     distance: NDArray[np.float64]
+    looks: tuple[str, ...]
 
     def take(self, places: Sequence[int]) -> Scores:
         """The scores of some of the images, in that order."""
@@ -166,6 +169,7 @@ class Scores:
             self.maps[chosen],
             self.outputs[chosen],
             self.distance[chosen],
+            tuple(self.looks[place] for place in chosen),
         )
 
 
@@ -186,8 +190,9 @@ class Classifier:
         section = bundle.metadata.dicom_node
         self._calibration = section.calibration
         self._reported = [section.outputs.index(entry.label) for entry in bundle.findings]
-        limit = bundle.scope_gate.limit if bundle.scope_gate else None
-        self._gate = None if limit is None else ScopeGate.load(bundle.scope_path, limit)
+        self._gate: ScopeGate | None = None
+        if gate := bundle.scope_gate:
+            self._gate = ScopeGate.load(bundle.scope_path, gate.limit, gate.alterations)
 
     @property
     def engine(self) -> str:
@@ -208,18 +213,21 @@ class Classifier:
             runs.append(self._runtime.run(batch))
         raw = Raw(*(np.concatenate(parts) for parts in zip(*runs, strict=True)))
         outputs = calibrated(raw.logits, self._calibration)
+        distance, looks = self._asked(raw.embedding)
         return Scores(
             probabilities=outputs[:, self._reported],
             maps=normalised_maps(raw.activations[:, self._reported]),
             outputs=outputs,
-            distance=self._distance(raw.embedding),
+            distance=distance,
+            looks=looks,
         )
 
-    def _distance(self, embedding: FloatArray) -> NDArray[np.float64]:
+    def _asked(self, embedding: FloatArray) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+        """What the scope gate says of each image: its distance, and a word."""
         if self._gate is None:
-            return np.zeros(len(embedding))
+            return np.zeros(len(embedding)), ("",) * len(embedding)
         try:
-            return self._gate.distance(embedding)
+            return self._gate.distance(embedding), tuple(self._gate.looks(embedding))
         except ValueError as error:
             raise ModelError(
                 f"{self.bundle.name}: {SCOPE} does not belong to the network: {error}"

@@ -94,11 +94,13 @@ class FindingEntry(Declared):
 class GateEntry(Declared):
     """How far from the training images an image may be (`dicom_node.score.scope`).
 
-    `refused_validation` is the share of the validation images that lie beyond the limit.
+    `refused_validation` is the share of the validation images that lie beyond the limit;
+    `alterations` has a word for each way of altering a picture that the gate knows.
     """
 
     limit: Annotated[float, Field(gt=0)]
     refused_validation: Fraction
+    alterations: tuple[Label, ...] = ()
 
 
 class IntendedUse(Declared):

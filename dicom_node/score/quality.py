@@ -106,19 +106,21 @@ def check_picture(shown: NDArray[np.float32]) -> tuple[str, ...]:
     return ()
 
 
-def unlike_picture(distance: float) -> str:
-    """Why a picture may not be scored whose scope distance is above 1."""
+def unlike_picture(distance: float, look: str) -> str:
+    """Why a picture may not be scored whose scope distance is above 1; `look` may be empty."""
     return (
         "the picture is unlike the ones the model was made from "
         f"(scope distance {max(distance, _LEAST_SHOWN):.2f}, at most 1.00)"
+        + (f"; it looks {look}" if look else "")
     )
 
 
-def unlike_slices(refused: int, count: int, distance: float) -> str:
+def unlike_slices(refused: int, count: int, distance: float, look: str) -> str:
     """Why a series may not be scored of whose slices too many have a scope distance above 1."""
     return (
         f"{refused} of {count} slices are unlike the ones the model was made from "
         f"(scope distance up to {max(distance, _LEAST_SHOWN):.2f}, at most 1.00)"
+        + (f"; most look {look}" if look else "")
     )
 
 

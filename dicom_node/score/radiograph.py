@@ -51,8 +51,7 @@ class _Scored:
 
     def violations(self, place: int) -> tuple[str, ...]:
         """What the header and the scope gate say against an image."""
-        distance = float(self.scores.distance[place])
-        return (*self.judged[place].violations, *_unlike(distance))
+        return (*self.judged[place].violations, *_unlike(self.scores, place))
 
     def take(self, places: list[int]) -> _Scored:
         """Some of the images, in that order."""
@@ -121,8 +120,9 @@ def _predict(classifier: Classifier, candidates: list[_Judged]) -> _Scored:
     return _Scored(candidates, prepared, classifier.predict([item.tensor for item in prepared]))
 
 
-def _unlike(distance: float) -> tuple[str, ...]:
-    return (unlike_picture(distance),) if distance > 1 else ()
+def _unlike(scores: Scores, place: int) -> tuple[str, ...]:
+    distance = float(scores.distance[place])
+    return (unlike_picture(distance, scores.looks[place]),) if distance > 1 else ()
 
 
 def _not_analysed(
@@ -157,12 +157,13 @@ def _outcome(
 
 def _marks(bundle: Bundle, scored: _Scored) -> tuple[str, ...]:
     """Violations and remarks of all images; a marked score tells the largest scope distance."""
-    farthest = float(scored.scores.distance.max())
+    farthest = int(scored.scores.distance.argmax())
+    distance = float(scored.scores.distance[farthest])
     violations = [text for item in scored.judged for text in item.violations]
     remarks = [text for item in scored.judged for text in item.remarks]
-    if violations and bundle.scope_gate is not None and farthest <= 1:
-        remarks.append(scope_remark(farthest))
-    violations += _unlike(farthest)
+    if violations and bundle.scope_gate is not None and distance <= 1:
+        remarks.append(scope_remark(distance))
+    violations += _unlike(scored.scores, farthest)
     return marks_of(tuple(dict.fromkeys(violations)), tuple(dict.fromkeys(remarks)))
 
 

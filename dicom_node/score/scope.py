@@ -3,7 +3,8 @@
 The training images' embeddings are described by their principal components. An image is far from
 them if it lies far out along the components (Mahalanobis distance) and far off their plane
 (reconstruction error); the distance is the geometric mean of the two, each about 1 on training
-images. Numpy only.
+images, or what speaks for a picture that was altered (`score/alterations.py`), if that is more.
+Numpy only.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from dicom_node.errors import ModelError
+from dicom_node.score.alterations import Alterations
 
 FloatArray = NDArray[np.float32]
 
-_NAMES = frozenset({"mean", "scale", "components", "variance", "residual"})
+_OWN = ("mean", "scale", "components", "variance")
+_NUMBERS = ("residual", "alteration_unit")
+_NAMES = frozenset({*_OWN, *_NUMBERS, "alteration_weights", "alteration_offsets"})
 _SMALLEST_SCALE = 0.01
 """Of the mean scale: a feature that hardly ever changed must not outweigh all others."""
 _SMALLEST_VARIANCE = 1e-6
@@ -42,6 +46,8 @@ class ScopeGate:
         (C,) float32: variance along each component.
     residual
         Mean squared reconstruction error of a standardised feature.
+    alterations
+        What else to ask of the standardised features.
     limit
         The distance that counts as 1.
     """
@@ -51,6 +57,7 @@ class ScopeGate:
     components: FloatArray
     variance: FloatArray
     residual: float
+    alterations: Alterations
     limit: float = 1.0
 
     def distance(self, embedding: FloatArray) -> NDArray[np.float64]:
@@ -71,33 +78,58 @@ class ScopeGate:
         ValueError
             D is not the gate's.
         """
+        with np.errstate(invalid="ignore", over="ignore"):
+            standard = self.standardised(embedding)
+            along = standard @ self.components.T
+            off = standard - along @ self.components
+            spread = np.mean(along**2 / self.variance, axis=1)
+            error = np.mean(off**2, axis=1) / self.residual
+            altered = self.alterations.evidence(standard) / self.alterations.unit
+            distance = np.maximum(np.sqrt(spread * error), altered) / self.limit
+        return np.asarray(np.nan_to_num(distance, nan=np.inf, posinf=np.inf), dtype=np.float64)
+
+    def looks(self, embedding: FloatArray) -> list[str]:
+        """What each of N images looks like in a word; empty if that is not why it is refused."""
+        standard = self.standardised(embedding)
+        with np.errstate(invalid="ignore", over="ignore"):
+            evidence = self.alterations.evidence(standard)
+            words = self.alterations.looks(standard)
+        least = self.alterations.unit * self.limit
+        return [word if value > least else "" for word, value in zip(words, evidence, strict=True)]
+
+    def standardised(self, embedding: FloatArray) -> NDArray[np.float64]:
+        """Features (N, D) as multiples of their spread about their mean.
+
+        Raises
+        ------
+        ValueError
+            D is not the gate's.
+        """
         if embedding.ndim != 2 or embedding.shape[1] != len(self.mean):
             raise ValueError(
                 f"the embedding has shape {embedding.shape}, the scope gate takes "
                 f"{len(self.mean)} features"
             )
-        with np.errstate(invalid="ignore", over="ignore"):
-            standard = (embedding.astype(np.float64) - self.mean) / self.scale
-            along = standard @ self.components.T
-            off = standard - along @ self.components
-            spread = np.mean(along**2 / self.variance, axis=1)
-            error = np.mean(off**2, axis=1) / self.residual
-            distance = np.sqrt(spread * error) / self.limit
-        return np.asarray(np.nan_to_num(distance, nan=np.inf, posinf=np.inf), dtype=np.float64)
+        return np.asarray((embedding.astype(np.float64) - self.mean) / self.scale)
 
     def with_limit(self, limit: float) -> ScopeGate:
         """The same gate with another limit."""
         return replace(self, limit=limit)
 
     def save(self, path: Path) -> None:
-        """Write everything but the limit, which `metadata.json` states."""
-        arrays = {name: getattr(self, name) for name in _NAMES - {"residual"}}
+        """Write everything but the limit and the words, which `metadata.json` states."""
+        arrays = {name: getattr(self, name) for name in _OWN} | {
+            "residual": np.array([self.residual], np.float32),
+            "alteration_weights": self.alterations.weights,
+            "alteration_offsets": self.alterations.offsets,
+            "alteration_unit": np.array([self.alterations.unit], np.float32),
+        }
         # `save_file` would make a file that only its owner can read.
-        path.write_bytes(save({**arrays, "residual": np.array([self.residual], np.float32)}))
+        path.write_bytes(save(arrays))
 
     @classmethod
-    def load(cls, path: Path, limit: float) -> ScopeGate:
-        """Read what `save` wrote.
+    def load(cls, path: Path, limit: float, words: tuple[str, ...] = ()) -> ScopeGate:
+        """Read what `save` wrote; a word for each alteration.
 
         Raises
         ------
@@ -109,10 +141,13 @@ class ScopeGate:
         # A number format that numpy does not know is an AttributeError or a KeyError here.
         except (SafetensorError, OSError, ValueError, AttributeError, KeyError) as error:
             raise ModelError(f"{path.name} cannot be read as safetensors") from error
-        if reason := _fault(arrays):
-            raise ModelError(f"{path.name} holds no scope gate: {reason}")
-        residual = float(arrays.pop("residual")[0])
-        return cls(**arrays, residual=residual, limit=limit)
+        if reason := _fault(arrays, len(words)):
+            raise ModelError(f"{path.name} holds no scope gate: {reason}; export the model again")
+        residual, unit = (float(arrays[name][0]) for name in _NUMBERS)
+        weights, offsets = arrays["alteration_weights"], arrays["alteration_offsets"]
+        alterations = Alterations(words, weights, offsets, unit)
+        own = {name: arrays[name] for name in _OWN}
+        return cls(**own, residual=residual, alterations=alterations, limit=limit)
 
 
 def fit_gate(embedding: FloatArray, components: int) -> ScopeGate:
@@ -128,7 +163,8 @@ def fit_gate(embedding: FloatArray, components: int) -> ScopeGate:
     Returns
     -------
     gate
-        With limit 1: a limit is chosen on images that were not learned from.
+        With limit 1, for a limit is chosen on images that were not learned from; of alterations it
+        knows nothing yet.
 
     Raises
     ------
@@ -155,10 +191,11 @@ def fit_gate(embedding: FloatArray, components: int) -> ScopeGate:
         components=np.ascontiguousarray(chosen.T, dtype=np.float32),
         variance=np.maximum(variance[::-1][:kept], _SMALLEST_VARIANCE).astype(np.float32),
         residual=float(np.float32(max(float(np.mean(error**2)), _SMALLEST_VARIANCE))),
+        alterations=Alterations.none(features),
     )
 
 
-def _fault(arrays: dict[str, NDArray[Any]]) -> str | None:
+def _fault(arrays: dict[str, NDArray[Any]], words: int) -> str | None:
     if set(arrays) != _NAMES:
         return f"it has {', '.join(sorted(arrays)) or 'nothing'}, not {', '.join(sorted(_NAMES))}"
     if any(array.dtype != np.float32 for array in arrays.values()):
@@ -167,12 +204,19 @@ def _fault(arrays: dict[str, NDArray[Any]]) -> str | None:
     if components.ndim != 2 or 0 in components.shape:
         return f"its components have shape {components.shape}"
     count, features = components.shape
-    shapes = {"mean": features, "scale": features, "variance": count, "residual": 1}
-    for name, length in shapes.items():
-        if arrays[name].shape != (length,):
-            return f"its {name} has shape {arrays[name].shape}, not {(length,)}"
+    shapes: dict[str, tuple[int, ...]] = {
+        "mean": (features,),
+        "scale": (features,),
+        "variance": (count,),
+        **dict.fromkeys(_NUMBERS, (1,)),
+        "alteration_weights": (words, features),
+        "alteration_offsets": (words,),
+    }
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            return f"its {name} has shape {arrays[name].shape}, not {shape}"
     if not all(np.isfinite(array).all() for array in arrays.values()):
         return "it holds numbers that are not finite"
-    if not all((arrays[name] > 0).all() for name in ("scale", "variance", "residual")):
+    if not all((arrays[name] > 0).all() for name in ("scale", "variance", *_NUMBERS)):
         return "a spread in it is not positive"
     return None

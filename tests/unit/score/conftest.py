@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from dicom_node.score.alterations import Alterations
 from dicom_node.score.bundle import Bundle, read_bundle
 from dicom_node.score.engine import Classifier, OnnxRuntime, open_classifier
 from dicom_node.score.scope import ScopeGate, fit_gate
@@ -54,15 +56,24 @@ def ct(ct_bundle: Bundle) -> Classifier:
 
 @pytest.fixture(scope="session")
 def drawn_gate(cxr: Classifier) -> ScopeGate:
-    """A gate that takes `chest_like` pictures, a little moved, for what the model knows."""
+    """A gate that takes `chest_like` pictures, a little moved, for what the model knows.
+
+    It knows them inverted, too.
+    """
     generator = np.random.default_rng(5)
     tensors = []
     for _ in range(2 * GATE_IMAGES):
         moved = np.roll(chest_like(), generator.integers(-3, 4, 2), axis=(0, 1))
         tensors.append(cxr.pipeline.prepare((moved / 255).astype(np.float32)).tensor)
-    embedding = OnnxRuntime(cxr.bundle, 1).run(np.stack(tensors)).embedding
+    inverted = cxr.pipeline.prepare((1 - chest_like() / 255).astype(np.float32)).tensor
+    embedding = OnnxRuntime(cxr.bundle, 1).run(np.stack([*tensors, inverted])).embedding
     gate = fit_gate(embedding[:GATE_IMAGES], 4)
-    return gate.with_limit(2 * float(gate.distance(embedding[GATE_IMAGES:]).max()))
+    limit = 2 * float(gate.distance(embedding[GATE_IMAGES:-1]).max())
+    (direction,) = gate.standardised(embedding[-1:])
+    weights = (10 / (direction @ direction) * direction).astype(np.float32)[np.newaxis]
+    # Even odds half the way from a picture to its inverse.
+    alterations = Alterations(("inverted",), weights, np.array([-5.0], np.float32), 1 / limit)
+    return replace(gate, alterations=alterations, limit=limit)
 
 
 @pytest.fixture(scope="session")

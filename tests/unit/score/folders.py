@@ -22,7 +22,8 @@ def copy_model(name: str, models_dir: Path, gate: ScopeGate | None = None) -> Pa
     entry = None
     if gate is not None:
         gate.save(folder / SCOPE)
-        entry = {"limit": gate.limit, "refused_validation": 0.01}
+        words = list(gate.alterations.words)
+        entry = {"limit": gate.limit, "refused_validation": 0.01, "alterations": words}
     change(folder / METADATA, {"dicom_node": {"scope_gate": entry}})
     seal(folder)
     return folder

@@ -200,6 +200,24 @@ def test_half_of_the_slices_may_lie_beyond_the_limit(
     assert (prediction.not_analysed is None) == analysed
 
 
+@pytest.mark.parametrize(("altered", "said"), [(8, "; most look rotated"), (7, "")])
+def test_what_most_of_the_refused_slices_look_like_is_said(
+    altered: int, said: str, ct: Classifier, series: list[Path], monkeypatch: Any
+) -> None:
+    predict = ct.predict
+
+    def turned(tensors: Any) -> Scores:
+        assert len(tensors) == 20
+        distance = np.array([1.5] * 14 + [0.5] * 6)
+        looks = ("rotated",) * altered + ("",) * (20 - altered)
+        return replace(predict(tensors), distance=distance, looks=looks)
+
+    monkeypatch.setattr(ct, "predict", turned)
+    found = UNLIKE.match(str(score(ct, series).prediction.not_analysed))
+    assert found is not None
+    assert found.string[found.end() :] == said
+
+
 UNLIKE = re.compile(
     r"(\d+) of (\d+) slices are unlike the ones the model was made from "
     r"\(scope distance up to (\d+\.\d\d), at most 1\.00\)"

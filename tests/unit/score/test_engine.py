@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from dicom_node.errors import ModelError
+from dicom_node.score.alterations import Alterations
 from dicom_node.score.bundle import Bundle, read_bundle
 from dicom_node.score.calibration import calibrated
 from dicom_node.score.engine import (
@@ -24,6 +25,7 @@ from dicom_node.score.engine import (
 from dicom_node.score.manifest import Calibration
 from dicom_node.score.scope import ScopeGate
 from tests.unit.score.folders import CXR, copy_model
+from tests.unit.score.synthetic import chest_like
 
 
 def random_batch(bundle: Bundle, count: int) -> np.ndarray:
@@ -77,6 +79,15 @@ def test_a_golden_deviation_is_refused(cxr_bundle: Bundle) -> None:
 def test_without_a_gate_every_distance_is_zero(bundle: Bundle) -> None:
     scores = Classifier(bundle, OnnxRuntime(bundle, 0)).predict(random_batch(bundle, 2))
     np.testing.assert_array_equal(scores.distance, [0, 0])
+    assert scores.looks == ("", "")
+
+
+def test_what_an_image_looks_like_stays_with_it(gated_cxr: Classifier) -> None:
+    shown = (chest_like() / 255).astype(np.float32)
+    tensors = [gated_cxr.pipeline.prepare(each).tensor for each in (shown, 1 - shown)]
+    scores = gated_cxr.predict(tensors)
+    assert scores.looks == ("", "inverted")
+    assert scores.take([1]).looks == ("inverted",)
 
 
 def test_a_gate_gives_the_same_distance_on_both_engines(gated_cxr: Classifier) -> None:
@@ -96,6 +107,7 @@ def test_a_gate_of_another_network_is_refused(drawn_gate: ScopeGate, tmp_path: P
         mean=drawn_gate.mean[:-1],
         scale=drawn_gate.scale[:-1],
         components=drawn_gate.components[:, :-1].copy(),
+        alterations=Alterations.none(len(drawn_gate.mean) - 1),
     )
     bundle = read_bundle(copy_model(CXR, tmp_path, narrow))
     with pytest.raises(ModelError, match=r"scope\.safetensors does not belong to the network"):

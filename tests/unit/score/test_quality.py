@@ -125,7 +125,13 @@ def test_pictures_without_content_are_recognised() -> None:
 
 
 def test_a_distance_just_beyond_the_limit_is_not_shown_as_the_limit() -> None:
-    assert "scope distance 1.01, at most 1.00" in unlike_picture(1.0004)
-    assert "scope distance 1.10, at most 1.00" in unlike_picture(1.1)
-    assert "scope distance inf" in unlike_picture(float("inf"))
-    assert unlike_slices(13, 24, 1.2).startswith("13 of 24 slices are unlike")
+    assert "scope distance 1.01, at most 1.00" in unlike_picture(1.0004, "")
+    assert "scope distance 1.10, at most 1.00" in unlike_picture(1.1, "")
+    assert "scope distance inf" in unlike_picture(float("inf"), "")
+    assert unlike_slices(13, 24, 1.2, "").startswith("13 of 24 slices are unlike")
+
+
+def test_what_an_altered_picture_looks_like_is_said() -> None:
+    assert unlike_picture(1.1, "").endswith("(scope distance 1.10, at most 1.00)")
+    assert unlike_picture(1.1, "inverted").endswith("at most 1.00); it looks inverted")
+    assert unlike_slices(13, 24, 1.2, "rotated").endswith("at most 1.00); most look rotated")

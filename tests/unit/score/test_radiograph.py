@@ -154,7 +154,7 @@ def stripes() -> NDArray[np.uint8]:
 
 UNLIKE = re.compile(
     r"the picture is unlike the ones the model was made from "
-    r"\(scope distance (\d+\.\d\d), at most 1\.00\)"
+    r"\(scope distance (\d+\.\d\d), at most 1\.00\)(?:; it looks (\w+))?"
 )
 SILENT = dict.fromkeys(("PatientAge", "ViewPosition", "BodyPartExamined"))
 
@@ -216,6 +216,17 @@ def test_a_score_marked_for_its_header_tells_the_scope_distance(
     outside, distance = prediction.marks
     assert outside == "outside intended use: age 64 years is outside 1-5 years"
     assert re.fullmatch(r"scope distance 0\.\d\d \(1\.00 is the limit\)", distance)
+
+
+@pytest.mark.parametrize("out_of_scope", ["refuse", "mark"])
+def test_an_inverted_picture_is_called_so(
+    gated_cxr: Classifier, write: Write, out_of_scope: OutOfScope
+) -> None:
+    prediction = score(gated_cxr, write(255 - chest_like()), out_of_scope=out_of_scope).prediction
+    (said,) = prediction.marks if out_of_scope == "mark" else (prediction.not_analysed,)
+    found = UNLIKE.search(str(said))
+    assert found is not None
+    assert found[2] == "inverted"
 
 
 @pytest.mark.parametrize("out_of_scope", ["refuse", "mark"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from dicom_node.errors import ModelError
+from dicom_node.score.alterations import Alterations
 from dicom_node.score.scope import ScopeGate, fit_gate
 
 FEATURES, DIRECTIONS = 30, 5
@@ -29,6 +31,38 @@ def images(count: int, seed: int, shift: float = 0.0) -> NDArray[np.float32]:
 def gate() -> ScopeGate:
     fitted = fit_gate(images(2000, 1), DIRECTIONS)
     return fitted.with_limit(float(np.quantile(fitted.distance(images(2000, 2)), 1 - REFUSED)))
+
+
+@pytest.fixture(scope="module")
+def asking(gate: ScopeGate) -> ScopeGate:
+    """The gate, which also takes a high first feature for an inverted picture."""
+    weights = np.zeros((1, FEATURES), np.float32)
+    weights[0, 0] = 2
+    offsets = np.array([-3.0], np.float32)
+    unit = float(np.float32(1.5 / gate.limit))
+    return replace(gate, alterations=Alterations(("inverted",), weights, offsets, unit))
+
+
+def test_an_altered_image_is_refused_though_it_is_near(gate: ScopeGate, asking: ScopeGate) -> None:
+    standard = gate.standardised(images(500, 12))
+    # Evidence log(1 + exp(2 x - 3)) is 1.5 where x is (log(exp(1.5) - 1) + 3) / 2.
+    altered = standard[:, 0] > (np.log(np.exp(1.5) - 1) + 3) / 2
+    far = gate.distance(images(500, 12)) > 1
+    assert 0 < altered.sum() < 100
+    assert (altered & ~far).any()
+    np.testing.assert_array_equal(asking.distance(images(500, 12)) > 1, altered | far)
+    looks = asking.looks(images(500, 12))
+    assert looks == ["inverted" if found else "" for found in altered]
+
+
+def test_a_wider_limit_is_wider_for_altered_images_too(asking: ScopeGate) -> None:
+    wide = asking.with_limit(2 * asking.limit)
+    np.testing.assert_allclose(2 * wide.distance(images(50, 12)), asking.distance(images(50, 12)))
+    assert (
+        0
+        < sum(map(bool, wide.looks(images(500, 12))))
+        < sum(map(bool, asking.looks(images(500, 12))))
+    )
 
 
 def test_training_images_are_about_one_from_themselves() -> None:
@@ -51,21 +85,38 @@ def test_images_far_out_along_the_plane_are_refused(gate: ScopeGate) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
-def test_an_embedding_that_is_no_number_is_refused(gate: ScopeGate, value: float) -> None:
+def test_an_embedding_that_is_no_number_is_refused(asking: ScopeGate, value: float) -> None:
     spoiled = images(2, 6)
     spoiled[0, 3] = value
-    distance = gate.distance(spoiled)
+    distance = asking.distance(spoiled)
     assert distance[0] > 1
     assert not np.isnan(distance).any()
+    assert len(asking.looks(spoiled)) == 2
 
 
-def test_a_gate_comes_back_from_its_file_as_it_was(gate: ScopeGate, tmp_path: Path) -> None:
+def test_a_gate_comes_back_from_its_file_as_it_was(asking: ScopeGate, tmp_path: Path) -> None:
+    asking.save(tmp_path / "scope.safetensors")
+    again = ScopeGate.load(tmp_path / "scope.safetensors", asking.limit, ("inverted",))
+    probes = images(50, 7)
+    np.testing.assert_array_equal(again.distance(probes), asking.distance(probes))
+    assert again.looks(probes) == asking.looks(probes)
+    half = ScopeGate.load(tmp_path / "scope.safetensors", asking.limit / 2, ("inverted",))
+    np.testing.assert_allclose(half.distance(probes), 2 * asking.distance(probes))
+
+
+def test_a_gate_without_alterations_comes_back_too(gate: ScopeGate, tmp_path: Path) -> None:
     gate.save(tmp_path / "scope.safetensors")
     again = ScopeGate.load(tmp_path / "scope.safetensors", gate.limit)
-    probes = images(50, 7)
-    np.testing.assert_array_equal(again.distance(probes), gate.distance(probes))
-    half = ScopeGate.load(tmp_path / "scope.safetensors", gate.limit / 2)
-    np.testing.assert_allclose(half.distance(probes), 2 * gate.distance(probes))
+    np.testing.assert_array_equal(again.distance(images(50, 7)), gate.distance(images(50, 7)))
+
+
+@pytest.mark.parametrize("words", [(), ("rotated", "inverted")])
+def test_a_word_for_each_alteration_is_wanted(
+    words: tuple[str, ...], asking: ScopeGate, tmp_path: Path
+) -> None:
+    asking.save(tmp_path / "scope.safetensors")
+    with pytest.raises(ModelError, match="its alteration_weights has shape"):
+        ScopeGate.load(tmp_path / "scope.safetensors", 1.0, words)
 
 
 def test_more_directions_than_images_allow_are_left_out() -> None:
@@ -101,6 +152,8 @@ def test_an_embedding_of_another_network_is_an_error(gate: ScopeGate) -> None:
         ({"variance": np.full(DIRECTIONS, np.nan, np.float32)}, "not finite"),
         ({"components": np.zeros((0, FEATURES), np.float32)}, "its components have shape"),
         ({"residual": np.ones(1, np.float64)}, "not float32"),
+        ({"alteration_unit": np.zeros(1, np.float32)}, "not positive"),
+        ({"alteration_offsets": np.ones(1, np.float32)}, "its alteration_offsets has shape"),
         ({"surprise": np.ones(1, np.float32)}, "it has"),
     ],
 )

@@ -39,7 +39,10 @@ REPORT: dict[str, Any] = {
     "subgroups": {
         "source": {"here": {"n": 9, "n_positive": 4, "accuracy": 0.5, "ci95": [0.2, 0.8]}}
     },
-    "scope_gate": {"rotated by 90 degrees": {"n": 50, "refused": 0.981, "outside": True}},
+    "scope_gate": {
+        "validation": {"n": 50, "refused": 0.021, "outside": False},
+        "inverted": {"n": 50, "refused": 0.981, "outside": True, "named": 0.94},
+    },
     "inside_lungs": {"n": 8, "left_out": 1, "inside": 0.616, "by_chance": 0.25},
     "map_correlation_randomised": 0.0712,
     "confounding": None,
@@ -67,7 +70,8 @@ def test_every_figure_of_the_report_is_in_the_card() -> None:
         "1.000 (0.872 to 1.000)",
         "3.7%",
         "0.4321",
-        "98.1%",
+        "| validation | 50 | no | 2.1% |  |",
+        "| inverted | 50 | yes | 98.1% | 94.0% |",
         "62% lies inside the lungs",
         "0.07",
         "0.50 (0.20 to 0.80)",

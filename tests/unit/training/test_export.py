@@ -18,6 +18,8 @@ from dicom_node.score.networks import build
 from training.data import Item, Picture, Splits
 from training.evidence import strict_places, subgroups
 from training.export import VERSION, export
+from training.intervals import SEED
+from training.metrics import measure
 from training.recipes import RECIPES
 from training.recipes.base import Recipe
 from training.runs import overridden
@@ -76,6 +78,7 @@ def test_the_node_accepts_what_was_exported(
     recipe: Recipe, splits: Splits, run: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "models" / "tiny"
+    recipe = replace(recipe, seed=7)
     report = export(recipe, splits, run, folder, others={"stripes": [splits.test[0].plane] * 3})
     bundle = read_bundle(folder)
     assert bundle.version == VERSION
@@ -95,6 +98,17 @@ def test_the_node_accepts_what_was_exported(
     assert json.loads((folder / "docs/evidence.json").read_text()) == report
     assert set(report["splits"]) == {"validation", "test", "test_strict"}
     assert report["splits"]["test"]["n"] == 12
+    # `evaluate` draws its resamples with this seed, whatever the recipe's is.
+    again = measure(
+        np.array([p.target for p in splits.test]),
+        scores.outputs,
+        labels=recipe.labels,
+        positive=recipe.positive,
+        threshold=bundle.findings[0].threshold,
+        seed=SEED,
+        groups=[p.item.group for p in splits.test],
+    )
+    assert report["splits"]["test"]["ci95"] == again["ci95"]
     refused = report["splits"]["validation"]["refused_fraction"]
     assert bundle.scope_gate is not None
     assert bundle.scope_gate.refused_validation == refused

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from dicom_node.score.alterations import Alterations
 from dicom_node.score.preprocessing import Preprocessing, TransformSpec
 from dicom_node.score.transforms import FloatArray, Pipeline
 from training.gate import accepted, fit_scope, judge
-from training.variations import OUTSIDERS, mild
+from training.variations import ALTERATIONS, STRANGERS, Change, mild
 
 SIDE = 32
 
@@ -47,10 +50,40 @@ def test_the_gate_accepts_its_like_and_refuses_outsiders(pipeline: Pipeline) -> 
     shares = judge(gate, embed, pipeline, planes(60, 4), others=others, seed=5)
     assert shares["validation"]["refused"] <= 0.1
     assert shares["validation, mildly varied"]["refused"] <= 0.15
-    for name in ("inverted", "upside down", "rotated by 90 degrees", "noise", "stripes"):
+    for name in ("noise", "squeezed to half the height", "stripes"):
         assert shares[name] == {"n": shares[name]["n"], "refused": 1.0, "outside": True}
     assert shares["stripes"]["n"] == 5
-    assert set(OUTSIDERS) < set(shares)
+    for name in ALTERATIONS:
+        assert shares[name]["refused"] == 1
+        # These bodies are symmetric: upside down they look rotated.
+        assert shares[name]["named"] == (name != "upside down")
+    assert set(STRANGERS) < set(shares)
+
+
+def marked(number: int, seed: int) -> list[FloatArray]:
+    """Tiles of every gray, somewhat brighter in the upper half: no single tile tells what is up."""
+    generator = np.random.default_rng(seed)
+    tiles = generator.uniform(size=(number, 8, 8))
+    tiles[:, :4] = 0.3 + 0.7 * tiles[:, :4]
+    return [np.kron(each, np.ones((4, 4))).astype(np.float32)[np.newaxis] for each in tiles]
+
+
+def test_alterations_are_refused_that_lie_near_the_training_pictures(pipeline: Pipeline) -> None:
+    gate = fit_scope(embed, pipeline, marked(300, 1), marked(60, 2), seed=3)
+    near = replace(gate, alterations=Alterations.none(64))
+    kinds = ("upside down", "rotated by 180 degrees", "inverted")
+    shares, by_distance = (
+        judge(asked, embed, pipeline, marked(60, 4), others={}, seed=5) for asked in (gate, near)
+    )
+    assert min(shares[name]["refused"] for name in kinds) > 0.9
+    assert max(by_distance[name]["refused"] for name in kinds) < 0.4
+    assert shares["inverted"]["named"] > 0.9
+    assert shares["validation"]["refused"] <= 0.15
+
+
+def test_a_picture_that_is_rather_not_altered_is_not_refused_for_it(pipeline: Pipeline) -> None:
+    gate = fit_scope(embed, pipeline, planes(120, 1), planes(60, 2), seed=3)
+    assert gate.alterations.unit * gate.limit >= np.log(2) * (1 - 1e-6)
 
 
 def test_the_limit_lets_nearly_all_validation_pictures_pass(pipeline: Pipeline) -> None:
@@ -104,7 +137,7 @@ def test_variations_stay_pictures_and_leave_the_original_alone() -> None:
     plane = planes(1, 7)[0]
     before = plane.copy()
     made = [mild(plane, generator) for _ in range(20)]
-    made += [change(plane, generator) for change in OUTSIDERS.values()]
+    made += [change(plane, generator) for change in outsiders()]
     for picture in made:
         assert picture.shape == plane.shape
         assert picture.dtype == np.float32
@@ -117,4 +150,8 @@ def test_variations_stay_pictures_and_leave_the_original_alone() -> None:
 def test_outsiders_keep_the_shape_of_oblong_planes() -> None:
     plane = np.random.default_rng(8).uniform(size=(1, 24, 40)).astype(np.float32)
     generator = np.random.default_rng(9)
-    assert {change(plane, generator).shape for change in OUTSIDERS.values()} == {(1, 24, 40)}
+    assert {change(plane, generator).shape for change in outsiders()} == {(1, 24, 40)}
+
+
+def outsiders() -> list[Change]:
+    return [change for _, change in ALTERATIONS.values()] + list(STRANGERS.values())
