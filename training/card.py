@@ -174,7 +174,7 @@ def _gate(section: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
         "The gate asks the network's own embedding how far a picture is from the training "
         "pictures, and whether it looks like an altered one; the limit "
         f"({section['scope_gate']['limit']:.3f}) was set on validation pictures and mild "
-        "variations of them. All pictures below were made of validation pictures by formula, or "
+        "variations of them. All pictures below were made of those of the first row by formula, or "
         "are named. Of the kinds with a figure in the last column, which says how many the gate "
         "calls by the right word, it learned from training pictures; of the others it never did.",
         "",

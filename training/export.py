@@ -32,6 +32,7 @@ from dicom_node.score.golden import image_digest, synthetic_image
 from dicom_node.score.manifest import Calibration
 from dicom_node.score.networks import StagedNetwork, build
 from dicom_node.score.runtime import onnxruntime
+from dicom_node.score.scope import ScopeGate
 from dicom_node.score.transforms import FloatArray, Pipeline
 from training.calibrate import calibrate, operating_points
 from training.card import card
@@ -51,7 +52,7 @@ EVIDENCE = "docs/evidence.json"
 _GOLDEN_TOLERANCE = 1e-3
 _GOLDEN_IMAGES = ((320, 288, 0.0), (256, 384, 1.3), (224, 224, 2.6))
 _JUDGED = 200
-"""Validation pictures of which outsiders are made; more cost minutes."""
+"""Pictures of which outsiders are made; more cost minutes."""
 _BATCH = 16
 
 
@@ -163,8 +164,16 @@ def _build(
     train, held_out = ([p.plane for p in part] for part in (splits.train, splits.validation))
     gate = fit_scope(exported.embed, pipeline, train, held_out, seed=recipe.seed)
     gate.save(folder / SCOPE)
+    # What was written is judged, not what was meant.
+    gate = ScopeGate.load(folder / SCOPE, gate.limit, gate.alterations.words)
     judged = judge(
-        gate, exported.embed, pipeline, held_out[:_JUDGED], others=others, seed=recipe.seed
+        gate,
+        exported.embed,
+        pipeline,
+        [picture.plane for picture in _some(splits.test or splits.validation)],
+        name="official test split" if splits.test else "validation",
+        others=others,
+        seed=recipe.seed,
     )
     write_json(
         folder / INFERENCE,
@@ -182,6 +191,11 @@ def _build(
     report = measured(folder, recipe, splits)
     report["map_correlation_randomised"] = _sanity(recipe, splits, network)
     return {**report, "scope_gate": judged, "metadata": content}
+
+
+def _some(pictures: Sequence[Picture]) -> Sequence[Picture]:
+    """Every second, third... picture, so that all labels are among them."""
+    return pictures[:: max(1, len(pictures) // _JUDGED)][:_JUDGED]
 
 
 def _calibrated(

@@ -42,7 +42,8 @@ refused no more than two."""
 MOST_PICTURES = 2500
 """Training pictures to describe, which takes minutes; far fewer make a gate that refuses less."""
 MOST_ALTERED = 700
-"""Training pictures that are altered, each in every way; 2,500 taught the gate no more."""
+"""Training pictures that are altered, each in every way; 2,500 taught the gate no more, and mild
+variations of them taught it less."""
 _REGULARISATION = 0.01
 """scikit-learn's C; a tenth and ten times as much refused nearly the same."""
 _STEPS = 2000
@@ -128,6 +129,7 @@ def judge(
     pipeline: Pipeline,
     pictures: Sequence[FloatArray],
     *,
+    name: str,
     others: Mapping[str, Sequence[FloatArray]],
     seed: int,
 ) -> dict[str, dict[str, Any]]:
@@ -135,8 +137,9 @@ def judge(
 
     Parameters
     ----------
-    pictures
-        Validation planes (1, rows, columns) float32 in [0, 1].
+    pictures, name
+        Planes (1, rows, columns) float32 in [0, 1] that the gate was not fitted on, and what to
+        call them.
     others
         Pictures from elsewhere by name; what the gate was never meant for.
 
@@ -159,16 +162,16 @@ def judge(
 
     varied = (mild(plane, generator) for plane in pictures)
     result = {
-        "validation": seen(iter(pictures), outside=False),
-        "validation, mildly varied": seen(varied, outside=False),
+        name: seen(iter(pictures), outside=False),
+        f"{name}, mildly varied": seen(varied, outside=False),
     }
-    for name, (word, change) in ALTERATIONS.items():
+    for kind, (word, change) in ALTERATIONS.items():
         made = (change(plane, generator) for plane in pictures)
-        result[name] = seen(made, outside=True, word=word)
-    for name, change in STRANGERS.items():
-        result[name] = seen((change(plane, generator) for plane in pictures), outside=True)
-    for name, planes in others.items():
-        result[name] = seen(iter(planes), outside=True)
+        result[kind] = seen(made, outside=True, word=word)
+    for kind, change in STRANGERS.items():
+        result[kind] = seen((change(plane, generator) for plane in pictures), outside=True)
+    for kind, planes in others.items():
+        result[kind] = seen(iter(planes), outside=True)
     return result
 
 

@@ -124,8 +124,10 @@ class ScopeGate:
             "alteration_offsets": self.alterations.offsets,
             "alteration_unit": np.array([self.alterations.unit], np.float32),
         }
-        # `save_file` would make a file that only its owner can read.
-        path.write_bytes(save(arrays))
+        # safetensors writes an array's memory as it lies, rows or columns first. Its `save_file`
+        # would make a file that only its owner can read.
+        rows_first = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        path.write_bytes(save(rows_first))
 
     @classmethod
     def load(cls, path: Path, limit: float, words: tuple[str, ...] = ()) -> ScopeGate:
@@ -188,7 +190,7 @@ def fit_gate(embedding: FloatArray, components: int) -> ScopeGate:
     return ScopeGate(
         mean=mean.astype(np.float32),
         scale=scale.astype(np.float32),
-        components=np.ascontiguousarray(chosen.T, dtype=np.float32),
+        components=chosen.T.astype(np.float32),
         variance=np.maximum(variance[::-1][:kept], _SMALLEST_VARIANCE).astype(np.float32),
         residual=float(np.float32(max(float(np.mean(error**2)), _SMALLEST_VARIANCE))),
         alterations=Alterations.none(features),

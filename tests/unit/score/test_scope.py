@@ -104,6 +104,21 @@ def test_a_gate_comes_back_from_its_file_as_it_was(asking: ScopeGate, tmp_path: 
     np.testing.assert_allclose(half.distance(probes), 2 * asking.distance(probes))
 
 
+def test_arrays_may_lie_in_memory_as_they_like(asking: ScopeGate, tmp_path: Path) -> None:
+    weights = np.random.default_rng(13).normal(size=(2, FEATURES)).astype(np.float32)
+    words = ("inverted", "rotated")
+    turned = replace(
+        asking,
+        components=np.asfortranarray(asking.components),
+        alterations=Alterations(words, np.asfortranarray(weights), np.zeros(2, np.float32), 1.0),
+    )
+    turned.save(tmp_path / "scope.safetensors")
+    again = ScopeGate.load(tmp_path / "scope.safetensors", asking.limit, words)
+    probes = images(50, 7)
+    np.testing.assert_allclose(again.distance(probes), turned.distance(probes))
+    assert again.looks(probes) == turned.looks(probes)
+
+
 def test_a_gate_without_alterations_comes_back_too(gate: ScopeGate, tmp_path: Path) -> None:
     gate.save(tmp_path / "scope.safetensors")
     again = ScopeGate.load(tmp_path / "scope.safetensors", gate.limit)

@@ -113,6 +113,8 @@ def test_the_node_accepts_what_was_exported(
     assert bundle.scope_gate is not None
     assert bundle.scope_gate.refused_validation == refused
     assert report["scope_gate"]["stripes"]["n"] == 3
+    assert report["scope_gate"]["official test split"]["n"] == 12
+    assert "validation" not in report["scope_gate"]
     assert set(report["subgroups"]["subtype"]) == {"virus", "bacteria"}
     assert {entry.split for entry in section.evidence} == set(report["splits"])
 
@@ -131,6 +133,7 @@ def test_exporting_again_replaces_the_model_and_keeps_foreign_files(tmp_path: Pa
     assert (folder / "notes.txt").read_text() == "mine"
     # Without a test split there is validation alone.
     assert set(report["splits"]) == {"validation"}
+    assert report["scope_gate"]["validation"]["n"] == 12
 
 
 def test_a_failed_export_leaves_the_old_model_as_it_was(tmp_path: Path) -> None:

@@ -1,0 +1,102 @@
+"""The scope gates of the shipped models on real pictures that nothing was chosen on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from numpy.typing import NDArray
+from pydicom.data import get_testdata_file
+
+from dicom_node.paths import SHIPPED_MODELS
+from dicom_node.score.bundle import read_bundle
+from dicom_node.score.engine import Classifier, Scores, open_classifier
+from dicom_node.score.transforms import FloatArray
+from training.data import data_dir, open_source
+from training.data.pictures import prepared_plane
+from training.variations import ALTERATIONS
+
+MOST = 60
+"""Pictures of a test split."""
+SETS = {"cxr_pneumonia": "pneumonia_cxr", "cxr_covid3": "covid3_cxr", "ct_covid": "covid_ct"}
+
+
+def present(path: Path) -> Path:
+    if not path.exists():
+        if os.environ.get("CI"):
+            pytest.fail(f"{path} is missing")
+        pytest.skip(f"{path} is missing; set DICOM_NODE_DATA")
+    return path
+
+
+@pytest.fixture(scope="module", params=sorted(SETS))
+def shipped(request: pytest.FixtureRequest) -> tuple[Classifier, list[FloatArray]]:
+    """A shipped model, and pictures of the official test split that belong to it."""
+    classifier = open_classifier(read_bundle(SHIPPED_MODELS / request.param), device="cpu")
+    source = open_source(present(data_dir() / f"{SETS[request.param]}.tar"))
+    items = [item for item in source.items if item.split == "test"]
+    some = items[:: max(1, len(items) // MOST)]
+    return classifier, [prepared_plane(source, item, classifier.pipeline) for item in some]
+
+
+def scores_of(classifier: Classifier, planes: list[FloatArray]) -> Scores:
+    return classifier.predict([classifier.pipeline.tensor(plane) for plane in planes])
+
+
+def test_few_pictures_of_its_own_kind_are_refused(
+    shipped: tuple[Classifier, list[FloatArray]],
+) -> None:
+    scores = scores_of(*shipped)
+    assert np.mean(scores.distance > 1) <= 0.05
+    assert scores.looks.count("") >= 0.95 * len(scores.looks)
+
+
+@pytest.mark.parametrize("kind", ALTERATIONS)
+def test_altered_pictures_are_refused_and_called_so(
+    kind: str, shipped: tuple[Classifier, list[FloatArray]]
+) -> None:
+    classifier, planes = shipped
+    word, change = ALTERATIONS[kind]
+    # 77 % in the card: slices were cut out of papers, more or less closely.
+    hard = classifier.bundle.name == "ct_covid" and kind == "cropped to 70 % of the side"
+    generator = np.random.default_rng(1)
+    scores = scores_of(classifier, [change(plane, generator) for plane in planes])
+    assert np.mean(scores.distance > 1) >= (0.65 if hard else 0.8)
+    # Nearly symmetric bodies that stand on their heads may look rotated, and the reverse.
+    alike = {"rotated", "upside down"} if word in {"rotated", "upside down"} else {word}
+    assert np.mean([look in alike for look in scores.looks]) >= (0.65 if hard else 0.75)
+
+
+@pytest.mark.parametrize("name", ["RG1_UNCR.dcm", "RG3_UNCR.dcm"])
+def test_an_adult_and_an_extremity_are_no_films_of_children(name: str) -> None:
+    found = get_testdata_file(name, download=False)
+    assert found is not None, "pydicom-data is part of the dev extra"
+    classifier = open_classifier(read_bundle(SHIPPED_MODELS / "cxr_pneumonia"), device="cpu")
+    tensor = classifier.pipeline.prepare(shown(pydicom.dcmread(str(found)))).tensor
+    assert classifier.predict([tensor]).distance[0] > 1
+
+
+def test_real_ct_slices_pass() -> None:
+    classifier = open_classifier(read_bundle(SHIPPED_MODELS / "ct_covid"), device="cpu")
+    paths = sorted(present(data_dir() / "dicom" / "ct_chest").glob("*.dcm"))
+    assert len(paths) == 5
+    slices = [pydicom.dcmread(path) for path in paths]
+    hounsfield = [
+        (each.pixel_array * float(each.RescaleSlope) + float(each.RescaleIntercept))
+        for each in slices
+    ]
+    tensors = [classifier.pipeline.prepare(hu.astype(np.float32)).tensor for hu in hounsfield]
+    scores = classifier.predict(tensors)
+    assert (scores.distance < 1).all()
+    assert set(scores.looks) == {""}
+
+
+def shown(data: Any) -> NDArray[np.float32]:
+    """The picture as displayed, (rows, columns) in [0, 1]."""
+    values = data.pixel_array.astype(np.float32)
+    values = (values - values.min()) / np.ptp(values)
+    return np.asarray(1 - values if data.PhotometricInterpretation == "MONOCHROME1" else values)
