@@ -30,6 +30,8 @@ _SMALLEST_SCALE = 0.01
 """Of the mean scale: a feature that hardly ever changed must not outweigh all others."""
 _SMALLEST_VARIANCE = 1e-6
 """In standardised units; keeps copies of one image from dividing by zero."""
+_PLAINLY = 2
+"""How many times the distance the evidence must be, for a word to be said of a foreign picture."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,24 +80,29 @@ class ScopeGate:
         ValueError
             D is not the gate's.
         """
-        with np.errstate(invalid="ignore", over="ignore"):
-            standard = self.standardised(embedding)
-            along = standard @ self.components.T
-            off = standard - along @ self.components
-            spread = np.mean(along**2 / self.variance, axis=1)
-            error = np.mean(off**2, axis=1) / self.residual
-            altered = self.alterations.evidence(standard) / self.alterations.unit
-            distance = np.maximum(np.sqrt(spread * error), altered) / self.limit
+        far, altered = self._parts(self.standardised(embedding))
+        distance = np.maximum(far, altered)
         return np.asarray(np.nan_to_num(distance, nan=np.inf, posinf=np.inf), dtype=np.float64)
 
     def looks(self, embedding: FloatArray) -> list[str]:
         """What each of N images looks like in a word; empty if that is not why it is refused."""
         standard = self.standardised(embedding)
-        with np.errstate(invalid="ignore", over="ignore"):
-            evidence = self.alterations.evidence(standard)
+        far, altered = self._parts(standard)
+        # What lies far from all known pictures could look like anything.
+        told = (altered > 1) & ((far <= 1) | (altered > _PLAINLY * far))
+        with np.errstate(invalid="ignore"):
             words = self.alterations.looks(standard)
-        least = self.alterations.unit * self.limit
-        return [word if value > least else "" for word, value in zip(words, evidence, strict=True)]
+        return [word if plain else "" for word, plain in zip(words, told, strict=True)]
+
+    def _parts(self, standard: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+        """Distance from the training images, and evidence of alteration, (N,); 1 is the limit."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            along = standard @ self.components.T
+            off = standard - along @ self.components
+            spread = np.mean(along**2 / self.variance, axis=1)
+            error = np.mean(off**2, axis=1) / self.residual
+            evidence = self.alterations.evidence(standard) / self.alterations.unit
+            return np.sqrt(spread * error) / self.limit, evidence / self.limit
 
     def standardised(self, embedding: FloatArray) -> NDArray[np.float64]:
         """Features (N, D) as multiples of their spread about their mean.

@@ -51,8 +51,25 @@ def test_an_altered_image_is_refused_though_it_is_near(gate: ScopeGate, asking: 
     assert 0 < altered.sum() < 100
     assert (altered & ~far).any()
     np.testing.assert_array_equal(asking.distance(images(500, 12)) > 1, altered | far)
-    looks = asking.looks(images(500, 12))
-    assert looks == ["inverted" if found else "" for found in altered]
+    plain = altered & ~far
+    looks = np.array(asking.looks(images(500, 12)))
+    assert plain.any()
+    assert set(looks[plain]) == {"inverted"}
+    assert set(looks[~altered]) == {""}
+
+
+def test_no_word_is_said_of_a_foreign_image_unless_plainly(
+    gate: ScopeGate, asking: ScopeGate
+) -> None:
+    foreign = images(200, 14, shift=2.0)
+    far = gate.distance(foreign)
+    loud = replace(asking.alterations, weights=20 * asking.alterations.weights)
+    # The evidence is log(1 + exp(40 x - 3)) / 1.5, x being the first standardised feature.
+    evidence = np.logaddexp(0, 40 * gate.standardised(foreign)[:, 0] - 3) / 1.5
+    said = np.array(replace(asking, alterations=loud).looks(foreign)) == "inverted"
+    assert (far > 1).all()
+    assert 0 < said.sum() < (evidence > 1).sum()
+    np.testing.assert_array_equal(said, (evidence > 1) & (evidence > 2 * far))
 
 
 def test_a_wider_limit_is_wider_for_altered_images_too(asking: ScopeGate) -> None:
