@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +27,7 @@ from training.recipes import RECIPES
 from training.recipes.base import Recipe
 from training.runs import overridden
 
+REPOSITORY = Path(__file__).parents[3]
 SIDE = 64
 BASES = {"sigmoid": "cxr_pneumonia", "softmax": "cxr_covid3", "series": "ct_covid"}
 
@@ -134,6 +138,47 @@ def test_exporting_again_replaces_the_model_and_keeps_foreign_files(tmp_path: Pa
     # Without a test split there is validation alone.
     assert set(report["splits"]) == {"validation"}
     assert report["scope_gate"]["validation"]["n"] == 12
+
+
+DYING = """
+import os, signal, sys
+from pathlib import Path
+from tests.unit.training.test_export import a_model
+move, last = Path.replace, sys.argv[2]
+def replace(source, target):
+    if str(target).endswith(last):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return move(source, target)
+Path.replace = replace
+a_model(Path(sys.argv[1]), 2)
+"""
+
+
+def a_model(place: Path, seed: int) -> Path:
+    """Export random weights, in version 0.`seed`.0."""
+    recipe = small("cxr_pneumonia")
+    splits = Splits(pictures(recipe, 12, "train", 1), pictures(recipe, 12, "train", 2), [])
+    run = place / f"run{seed}"
+    run.mkdir(exist_ok=True)
+    torch.manual_seed(seed)
+    save_file(build(recipe.architecture, 1).state_dict(), run / "weights.safetensors")
+    export(recipe, splits, run, place / "tiny", version=f"0.{seed}.0")
+    return place / "tiny"
+
+
+@pytest.mark.parametrize("last", ["scope.safetensors", "metadata.json"])
+def test_a_killed_export_never_leaves_a_mixture_that_the_node_would_use(
+    last: str, tmp_path: Path
+) -> None:
+    folder = a_model(tmp_path, 1)
+    died = subprocess.run(
+        [sys.executable, "-c", DYING, str(tmp_path), last], cwd=REPOSITORY, check=False
+    )
+    assert died.returncode == -signal.SIGKILL
+    with pytest.raises(ModelError):
+        read_bundle(folder)
+    assert read_bundle(a_model(tmp_path, 2)).version == "0.2.0"
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_failed_export_leaves_the_old_model_as_it_was(tmp_path: Path) -> None:
