@@ -42,12 +42,13 @@ refused no more than two."""
 MOST_PICTURES = 2500
 """Training pictures to describe, which takes minutes; far fewer make a gate that refuses less."""
 MOST_ALTERED = 700
-"""Training pictures that are altered, each in every way; 2,500 taught the gate no more, and mild
-variations of them taught it less."""
+"""Training pictures that are altered, each in every way; more cost minutes."""
 _REGULARISATION = 0.01
-"""scikit-learn's C; a tenth and ten times as much refused nearly the same."""
+"""scikit-learn's C: strong, for there are more weights than pictures."""
 _STEPS = 2000
+"""At most; a regression that has not converged by then warns."""
 _LEAST_SPREAD = 1e-3
+"""A feature that never changes must not be divided by zero."""
 _LEAST_EVIDENCE = math.log(2)
 """A picture that is rather not altered than altered is never refused for it."""
 _BATCH = 16

@@ -224,10 +224,14 @@ class Classifier:
 
     def _asked(self, embedding: FloatArray) -> tuple[NDArray[np.float64], tuple[str, ...]]:
         """What the scope gate says of each image: its distance, and a word."""
+        silent = ("",) * len(embedding)
         if self._gate is None:
-            return np.zeros(len(embedding)), ("",) * len(embedding)
+            return np.zeros(len(embedding)), silent
         try:
-            return self._gate.distance(embedding), tuple(self._gate.looks(embedding))
+            distance = self._gate.distance(embedding)
+            # Words are for what is refused, which is rare.
+            refused = bool((distance > 1).any())
+            return distance, tuple(self._gate.looks(embedding)) if refused else silent
         except ValueError as error:
             raise ModelError(
                 f"{self.bundle.name}: {SCOPE} does not belong to the network: {error}"

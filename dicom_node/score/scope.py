@@ -19,9 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from dicom_node.errors import ModelError
-from dicom_node.score.alterations import Alterations
-
-FloatArray = NDArray[np.float32]
+from dicom_node.score.alterations import Alterations, FloatArray
 
 _OWN = ("mean", "scale", "components", "variance")
 _NUMBERS = ("residual", "alteration_unit")
