@@ -237,6 +237,11 @@ def _training(recipe: Recipe, section: Mapping[str, Any], report: Mapping[str, A
     epochs = f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''} at most"
     if recipe.members > 1:
         epochs = f"the mean weights of {recipe.members} trainings of {epochs} each"
+    if recipe.teachers:
+        epochs += (
+            f", taught by labels and, at a share of {recipe.teacher_weight:g}, by "
+            f"{recipe.teachers} trainings that each left out another fold of the training pictures"
+        )
     lines = [
         f"Recipe `{made['recipe']}`: {epochs}, batch {recipe.batch_size}, "
         f"{recipe.optimizer}, initial weights: {recipe.weights}; the best validation epoch was "

@@ -25,16 +25,16 @@ from training.data import Splits
 from training.guidance import GuidedLoss
 from training.logs import Log, check_logs, open_logs
 from training.loop import PhaseLoop, Setting, TrainingError
-from training.losses import SoftLoss, class_weights
+from training.losses import SoftLoss, class_weights, hard_targets
 from training.lr_find import find_rate
 from training.lungs import lungs_on
 from training.phases import with_highest_rate
-from training.pretrained import initial_network, start_from
+from training.pretrained import initial_network, load_run, start_from
 from training.progress import FitProgress
 from training.recipes.base import Phase, Recipe
 from training.soup import member_folders, member_seed, stir
 from training.summary import summarise
-from training.targets import training_targets
+from training.teachers import Teachers, teacher_folders, teacher_recipe, teacher_splits
 
 __all__ = ["TrainingError", "chosen_device", "fit"]
 
@@ -60,10 +60,10 @@ def fit(
     """Train on `splits.train`, choose on `splits.validation`; the test split is not looked at.
 
     A recipe of several members is trained once for each, in folders inside `run`, and `run` gets
-    the mean of their weights.
+    the mean of their weights. Teachers are trained first, in folders inside `run`, too.
 
     Writes `weights.safetensors`, `config.json`, `history.json`, `timing.json`, `checkpoint.pt` and
-    what `training.summary` draws into `run`, whose neighbours are the teachers.
+    what `training.summary` draws into `run`.
 
     Parameters
     ----------
@@ -94,14 +94,17 @@ def fit(
     start = _Start(
         weights_file, sha256, run.parent, processor, resume, workers, progress, tuple(logs), config
     )
+    teachers = _teachers(recipe, splits, run, start)
     folders = member_folders(recipe, run)
     for number, folder in enumerate(folders):
         title = f"{recipe.name} {folder.name}/{len(folders)}" if len(folders) > 1 else recipe.name
-        network = _train(_member(recipe, number), splits, folder, start, title)
+        network = _train(_member(recipe, number), splits, folder, start, title, teachers)
     if len(folders) > 1:
         stir(folders, run)
         started_from = runs.read_json(folders[0], runs.CONFIG)["started_from"]
         runs.write_json(run / runs.CONFIG, {**config, "started_from": started_from})
+    trained = [*teacher_folders(recipe, run), *folders]
+    runs.write_json(run / runs.TIMING, runs.summed_timing(trained))
     summarise(recipe, splits.validation, run, network)
 
 
@@ -124,7 +127,30 @@ def _member(recipe: Recipe, number: int) -> Recipe:
     return recipe if number == 0 else replace(recipe, seed=member_seed(recipe, number))
 
 
-def _train(recipe: Recipe, splits: Splits, run: Path, start: _Start, title: str) -> StagedNetwork:
+def _teachers(recipe: Recipe, splits: Splits, run: Path, start: _Start) -> Teachers | None:
+    """Train what teaches the recipe's own training, each kept at its best epoch."""
+    if not recipe.teachers:
+        return None
+    folders, networks = teacher_folders(recipe, run), []
+    parts = [teacher_splits(recipe, splits, number) for number in range(len(folders))]
+    for part in parts:
+        _check(recipe, part)
+    for number, (folder, part) in enumerate(zip(folders, parts, strict=True)):
+        title = f"{recipe.name} {folder.name}/{len(folders)}"
+        network = _train(teacher_recipe(recipe, number), part, folder, start, title)
+        load_run(network, folder / runs.WEIGHTS)
+        networks.append(network)
+    return Teachers(networks, recipe.function, recipe.teacher_weight)
+
+
+def _train(
+    recipe: Recipe,
+    splits: Splits,
+    run: Path,
+    start: _Start,
+    title: str,
+    teachers: Teachers | None = None,
+) -> StagedNetwork:
     """One training into `run`; the network as the last step left it."""
     set_determinism(recipe.seed)
     run.mkdir(parents=True, exist_ok=True)
@@ -137,7 +163,7 @@ def _train(recipe: Recipe, splits: Splits, run: Path, start: _Start, title: str)
         _explained(recipe),
         open_logs(start.logs, run) as logs,
     ):
-        setting = _setting(recipe, splits, run, digest, start, logs, shown)
+        setting = _setting(recipe, splits, run, digest, start, logs, shown, teachers)
         state = initial_state(recipe, network)
         if start.resume and load_checkpoint(run / runs.CHECKPOINT, recipe, digest, state):
             shown.say(f"going on after epoch {len(state.history)}")
@@ -197,9 +223,11 @@ def _setting(
     start: _Start,
     logs: Sequence[Log],
     shown: FitProgress,
+    teachers: Teachers | None,
 ) -> Setting:
     device = start.processor
-    targets = training_targets(recipe, splits.train, start.runs, device)
+    numbers = [picture.target for picture in splits.train]
+    targets = hard_targets(numbers, recipe.function, len(recipe.labels))
     lungs = None
     if recipe.guided:
         planes = [picture.plane for picture in splits.train]
@@ -211,11 +239,11 @@ def _setting(
     )
     weights = torch.ones(len(recipe.labels))
     if recipe.class_balanced:
-        weights = class_weights([p.target for p in splits.train], len(recipe.labels))
+        weights = class_weights(numbers, len(recipe.labels))
     labels = SoftLoss(recipe.function, weights, recipe.label_smoothing)
     loss = GuidedLoss(labels, recipe.lung_attention).to(device)
     several = device.type == "cuda" and device.index is None and torch.cuda.device_count() > 1
-    return Setting(recipe, splits, run, loader, order, loss, digest, logs, several, shown)
+    return Setting(recipe, splits, run, loader, order, loss, digest, logs, several, shown, teachers)
 
 
 def _with_found_rate(setting: Setting, state: State, number: int, phase: Phase) -> Phase:

@@ -31,6 +31,7 @@ from training.losses import mixed
 from training.phases import OutputInferer, frozen_groups, optimizer_of, schedule_of
 from training.progress import FitProgress
 from training.recipes.base import Phase, Recipe
+from training.teachers import Teachers
 from training.validate import validation_figures
 
 _NAMED_PICTURES = 8
@@ -54,6 +55,8 @@ class Setting:
         Where figures go besides the folder.
     all_gpus
         Whether each of several GPUs takes a part of the batch.
+    teachers
+        Who move the targets of every batch; None: the labels alone count.
     """
 
     recipe: Recipe
@@ -66,6 +69,7 @@ class Setting:
     logs: Sequence[Log]
     all_gpus: bool
     shown: FitProgress
+    teachers: Teachers | None
 
 
 class PhaseLoop:
@@ -126,6 +130,8 @@ class PhaseLoop:
         alpha = self._setting.recipe.mixup
         if alpha:
             images, targets = mixed(images, targets, alpha)
+        if self._setting.teachers is not None:
+            targets = self._setting.teachers.taught(images, targets)
         return images, Taught(targets, lungs)
 
     def _latest_goodness(self, engine: Engine) -> float:

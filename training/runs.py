@@ -35,7 +35,7 @@ _KG_PER_KWH = 0.4
 
 OVERRIDES = (
     *("epochs", "batch_size", "seed", "members", "architecture", "weights", "side", "rate"),
-    *("lung_attention", "lung_backgrounds"),
+    *("lung_attention", "lung_backgrounds", "teachers", "teacher_weight"),
 )
 """What `--set` may change; `epochs` and `rate` count for every phase."""
 
@@ -65,10 +65,10 @@ def _changed(recipe: Recipe, key: str, value: str) -> Recipe:
         return replace(recipe, phases=phases)
     if key == "side":
         return replace(recipe, preprocessing=_resized(recipe, int(value)))
-    if key in ("batch_size", "seed", "members"):
+    if key in ("batch_size", "seed", "members", "teachers"):
         changed: dict[str, Any] = {key: int(value)}
         return replace(recipe, **changed)
-    if key in ("lung_attention", "lung_backgrounds"):
+    if key in ("lung_attention", "lung_backgrounds", "teacher_weight"):
         changed = {key: float(value)}
         return replace(recipe, **changed)
     if key in ("architecture", "weights"):
@@ -146,6 +146,16 @@ def timing(seconds: float, device: torch.device) -> dict[str, Any]:
         "kg_co2_per_kwh_assumed": _KG_PER_KWH,
         "carbon_kg": round(energy * _KG_PER_KWH, 4),
     }
+
+
+def summed_timing(folders: Sequence[Path]) -> dict[str, Any]:
+    """What `timing` said of trainings on one processor, together."""
+    each = [read_json(folder, TIMING) for folder in folders]
+    sums = {
+        name: round(sum(timing[name] for timing in each), 4)
+        for name in ("seconds", "energy_kwh", "carbon_kg")
+    }
+    return {**each[0], **sums}
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -33,7 +33,7 @@ def member_seed(recipe: Recipe, number: int) -> int:
 
 
 def stir(members: Sequence[Path], run: Path) -> None:
-    """Write mean weights, joined history and summed time of finished trainings into `run`.
+    """Write mean weights and joined history of finished trainings into `run`.
 
     Running statistics of batch normalisation are averaged, too; counts are the first member's.
     """
@@ -43,7 +43,6 @@ def stir(members: Sequence[Path], run: Path) -> None:
         run / runs.WEIGHTS,
     )
     runs.write_json(run / runs.HISTORY, _joined(members))
-    runs.write_json(run / runs.TIMING, _summed(members))
 
 
 def _mean(values: Sequence[Tensor]) -> Tensor:
@@ -58,12 +57,3 @@ def _joined(members: Sequence[Path]) -> list[dict[str, Any]]:
         for entry in runs.read_json(member, runs.HISTORY):
             history.append({**entry, "epoch": len(history) + 1, "member": number})
     return history
-
-
-def _summed(members: Sequence[Path]) -> dict[str, Any]:
-    each = [runs.read_json(member, runs.TIMING) for member in members]
-    sums = {
-        name: round(sum(timing[name] for timing in each), 4)
-        for name in ("seconds", "energy_kwh", "carbon_kg")
-    }
-    return {**each[0], **sums}

@@ -14,6 +14,7 @@ from rich.console import Console
 from dicom_node.errors import BadInput
 from training.recipes import RECIPES
 from training.recipes.base import Recipe
+from training.runs import OVERRIDES
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "models"
@@ -55,8 +56,7 @@ Settings = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="KEY=VALUE; KEY is epochs, batch_size, seed, members, architecture, weights, side or "
-        "rate; repeatable.",
+        help=f"KEY=VALUE, repeatable; KEY is one of {', '.join(OVERRIDES)}.",
     ),
 ]
 Fallback = Annotated[

@@ -171,9 +171,10 @@ class Recipe:
         Epochs without a better validation AUC, of three labels or more without a lower validation
         loss, after which a phase ends; None never.
     teachers
-        Names of runs whose mean probabilities on the training pictures are learned too.
+        How many trainings, each without a fold of the training pictures, teach this one
+        (`training.teachers`).
     teacher_weight
-        Share of the teachers' probabilities in the target, in [0, 1].
+        Share of what the teachers say in what is learned, in (0, 1].
     lung_attention
         Weight in the loss of the share of the activations outside the lungs.
     lung_backgrounds
@@ -228,8 +229,8 @@ class Recipe:
     ema: float | None = None
     members: int = 1
     early_stopping: int | None = None
-    teachers: tuple[str, ...] = ()
-    teacher_weight: float = 0.0
+    teachers: int = 0
+    teacher_weight: float = 0.7
     lung_attention: float = 0.0
     lung_backgrounds: float = 0.0
     aggregation: Mapping[str, Any] | None = None
@@ -278,10 +279,8 @@ class Recipe:
             "members must be 1 or more": self.members < 1,
             "early_stopping must be 1 or more": self.early_stopping is not None
             and self.early_stopping < 1,
-            "teacher_weight must be in [0, 1], and needs teachers": not 0
-            <= self.teacher_weight
-            <= 1
-            or bool(self.teachers) != (self.teacher_weight > 0),
+            "teachers must be 0, or 2 or more": self.teachers < 0 or self.teachers == 1,
+            "teacher_weight must be in (0, 1]": not 0 < self.teacher_weight <= 1,
             "lung_attention must not be negative, lung_backgrounds be in [0, 1]": (
                 self.lung_attention < 0 or not 0 <= self.lung_backgrounds <= 1
             ),

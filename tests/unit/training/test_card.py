@@ -131,6 +131,12 @@ def test_words_that_a_recipe_does_not_have_leave_no_trace() -> None:
     text = card(replace(RECIPE, citation="", members=3), METADATA, REPORT)
     assert ". ." not in text
     assert "the mean weights of 3 trainings" in text
+    assert "taught by" not in text
+
+
+def test_a_card_says_who_taught_the_model() -> None:
+    text = card(replace(RECIPE, teachers=5, teacher_weight=0.8), METADATA, REPORT)
+    assert "at a share of 0.8, by 5 trainings that each left out another fold" in text
 
 
 @pytest.mark.parametrize("missing", ["training", "inside"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from dicom_node.errors import BadInput
-from dicom_node.score.networks import build
-from dicom_node.score.transforms import Pipeline
-from training.batches import EpochOrder, predict_logits, training_loader
+from dicom_node.score.networks import Output, build
+from training.batches import EpochOrder, training_loader
 from training.data import Item, Picture, Splits
 from training.fit import TrainingError, fit
 from training.loop import goodness
@@ -27,11 +28,12 @@ from training.progress import FitProgress
 from training.recipes import RECIPES
 from training.recipes.base import Phase, Recipe
 from training.recipes.common import THREE_CHANNELS, radiograph, spec
-from training.runs import overridden, recipe_of
-from training.targets import training_targets
+from training.runs import overridden
+from training.teachers import Teachers, teacher_recipe, teacher_splits
 
 SIDE = 32
 MEMBERS = ("member1", "member2")
+TAUGHT = ("teacher1", "teacher2")
 
 
 @pytest.fixture(autouse=True)
@@ -235,26 +237,120 @@ def test_frozen_groups_keep_their_weights_and_statistics(
     assert any("running_mean" in name for name in trained[0])
 
 
-def test_teachers_move_the_targets(recipe: Recipe, splits: Splits, tmp_path: Path) -> None:
-    base = RECIPES["cnn_scratch_pneumonia_cxr"]
-    changes = {"epochs": "1", "side": str(SIDE), "batch_size": "4"}
-    teacher = overridden(base, changes)
-    made_from = {"recipe": base.name, "name": "teacher", "set": changes, "fallback": False}
-    run_of(teacher, splits, tmp_path / "teacher", made_from=made_from)
-    pupil = replace(teacher, name="pupil", teachers=("teacher",), teacher_weight=0.25)
-    found = training_targets(pupil, splits.train, tmp_path, torch.device("cpu"))
-    network = build(teacher.architecture, 1)
-    load_run(network, tmp_path / "teacher" / "weights.safetensors")
-    logits = predict_logits(network, splits.train, Pipeline(teacher.preprocessing))
-    labels = np.array([[p.target] for p in splits.train])
-    np.testing.assert_allclose(
-        found.numpy(), 0.75 * labels + 0.25 / (1 + np.exp(-logits)), atol=1e-5
-    )
-    assert recipe_of(tmp_path / "teacher") == replace(teacher, name="teacher")
-    with pytest.raises(BadInput, match="another picture size"):
-        training_targets(
-            overridden(pupil, {"side": "64"}), splits.train, tmp_path, torch.device("cpu")
-        )
+class Says(nn.Module):
+    """A network that gives every image the same logit, and keeps what it was shown."""
+
+    def __init__(self, logit: float) -> None:
+        super().__init__()
+        self.logit = nn.Parameter(torch.tensor(logit))
+        self.shown: list[torch.Tensor] = []
+
+    def forward(self, images: torch.Tensor) -> Output:
+        assert not self.training
+        self.shown.append(images)
+        logits = self.logit.expand(len(images), 1)
+        return Output(logits, logits[:, :, None, None], logits)
+
+
+def test_teachers_move_the_targets_by_the_mean_of_their_probabilities() -> None:
+    low, high = Says(-math.log(3)), Says(math.log(9))  # 0.25 and 0.9
+    images = torch.rand(2, 3, 4, 4)
+    found = Teachers([low, high], "sigmoid", 0.8).taught(images, torch.tensor([[0.0], [1.0]]))
+    torch.testing.assert_close(found, torch.tensor([[0.46], [0.66]]))
+    assert not found.requires_grad
+    assert torch.equal(low.shown[0], images)
+
+
+def test_the_pupil_learns_what_its_teachers_say_of_the_varied_pictures(
+    recipe: Recipe, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taught, learned = [], []
+    teach, learn = Teachers.taught, SoftLoss.forward
+
+    def watched(self: Teachers, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        taught.append((images, targets, teach(self, images, targets)))
+        return taught[-1][2]
+
+    def watch(self: SoftLoss, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        learned.append(targets)
+        return learn(self, logits, targets)
+
+    monkeypatch.setattr(Teachers, "taught", watched)
+    monkeypatch.setattr(SoftLoss, "forward", watch)
+    pupil = replace(recipe, teachers=2, teacher_weight=0.6)
+    run_of(pupil, splits, tmp_path / "run")
+    steps = 3 * (len(splits.train) // recipe.batch_size)
+    assert len(taught) == steps, "teachers teach the pupil alone"
+    clean = {plane.tobytes() for plane in (p.plane for p in splits.train)}
+    assert not any(image[0].numpy().tobytes() in clean for image in taught[0][0])
+    for images, targets, moved in taught:
+        assert any(targets is moved for targets in learned)
+        said = torch.stack([_said(tmp_path / "run" / name, pupil, images) for name in TAUGHT])
+        torch.testing.assert_close(
+            moved, 0.4 * targets + 0.6 * said.mean(dim=0), rtol=0, atol=0.02
+        )  # bfloat16 where the processor computes in it
+
+
+def _said(run: Path, recipe: Recipe, images: torch.Tensor) -> torch.Tensor:
+    network = build(recipe.architecture, 1).eval()
+    load_run(network, run / "weights.safetensors")
+    with torch.no_grad():
+        return torch.sigmoid(network(images).logits)
+
+
+def test_each_teacher_leaves_out_another_fold_and_sees_no_other_split(
+    recipe: Recipe, splits: Splits
+) -> None:
+    pupil = replace(recipe, teachers=5)
+    parts = [teacher_splits(pupil, splits, number) for number in range(5)]
+    known = sorted(p.item.path for p in splits.train)
+    left_out = [p.item.path for part in parts for p in part.validation]
+    assert sorted(left_out) == known
+    for part in parts:
+        assert not part.test
+        assert sorted(p.item.path for p in (*part.train, *part.validation)) == known
+    own = [teacher_recipe(pupil, number) for number in range(5)]
+    assert len({teacher.seed for teacher in own} | {recipe.seed}) == 6
+    assert all(teacher.teachers == 0 for teacher in own)
+
+
+def test_an_interrupted_teacher_is_gone_on_with(
+    recipe: Recipe, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pupil = replace(recipe, teachers=2, early_stopping=None)
+    whole = run_of(pupil, splits, tmp_path / "whole")
+    begin, begun = FitProgress.epoch_started, 0
+
+    def interrupt(shown: FitProgress, epoch: int, steps: int) -> None:
+        nonlocal begun
+        begun += 1
+        if begun == 5:  # the second epoch of the second teacher
+            raise Interrupted
+        begin(shown, epoch, steps)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FitProgress, "epoch_started", interrupt)
+        with pytest.raises(Interrupted):
+            run_of(pupil, splits, tmp_path / "parts")
+        assert not (tmp_path / "parts" / "weights.safetensors").exists()
+        begun = -100
+        parts = run_of(pupil, splits, tmp_path / "parts", resume=True)
+    assert begun == -100 + 2 + 3, "the first teacher was done"
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=0, atol=1e-6, msg=name)
+    run = tmp_path / "parts"
+    spent = {name: json.loads((run / name / "timing.json").read_text()) for name in TAUGHT}
+    total = json.loads((run / "timing.json").read_text())["seconds"]
+    assert total > sum(timing["seconds"] for timing in spent.values()) > 0
+
+
+def test_too_few_groups_for_teachers_are_told_before_anything_is_trained(
+    recipe: Recipe, splits: Splits, tmp_path: Path
+) -> None:
+    few = replace(splits, train=[p for p in splits.train if p.target == 0 or p is splits.train[1]])
+    with pytest.raises(BadInput, match="pictures"):
+        run_of(replace(recipe, teachers=2), few, tmp_path / "run")
+    assert not list((tmp_path / "run").glob("teacher*"))
 
 
 def test_rates_are_spread_over_the_trained_groups_only(recipe: Recipe) -> None:
@@ -330,6 +426,7 @@ def test_mixup_mixes_targets_as_it_mixes_images() -> None:
         ({"epochs": "many"}, "--set epochs=many"),
         ({"colour": "red"}, "only epochs"),
         ({"weights": "mine"}, "not one of imagenet"),
+        ({"teachers": "1"}, "0, or 2 or more"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -22,10 +23,12 @@ _SETTINGS = {
     "architecture": "FiveBlockCNN",
     "weights": "none",
     "side": "32",
-    "epochs": "40",
+    "epochs": "20",
     "batch_size": "4",
     "members": "2",
+    "teachers": "2",
 }
+_PARTS = ("teacher1", "teacher2", "member1", "member2")
 _LONGEST_SECONDS = 300.0
 
 
@@ -46,32 +49,46 @@ def epochs(member: Path) -> int:
     return len(json.loads(history.read_text())) if history.is_file() else 0
 
 
-def test_killed_in_its_second_member_and_resumed_it_ends_as_if_nothing_had_been(
-    tmp_path: Path,
+def words_of(folder: Path) -> list[str]:
+    """A training of all parts, as one types it."""
+    words = ["fit", "cxr_pneumonia", "--data", str(folder / "films"), "--name", "ours"]
+    words += ["--workers", "0", "--runs", str(folder)]
+    return words + [part for pair in _SETTINGS.items() for part in ("--set", "=".join(pair))]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the pictures and a run that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    a_set(folder / "films")
+    torch.set_num_threads(1)
+    assert main([*words_of(folder), "--run", str(folder / "run")]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("stage", ["teacher2", "member2"])
+def test_killed_in_a_part_and_resumed_a_run_ends_as_if_nothing_had_been(
+    whole: Path, tmp_path: Path, stage: str
 ) -> None:
     torch.set_num_threads(1)
-    words = ["fit", "cxr_pneumonia", "--data", str(a_set(tmp_path / "films")), "--name", "ours"]
-    words += ["--workers", "0", "--runs", str(tmp_path)]
-    words += [part for pair in _SETTINGS.items() for part in ("--set", "=".join(pair))]
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert main([*words, "--run", str(whole)]) == 0
+    words, killed = words_of(whole), tmp_path / "killed"
     command = [sys.executable, "-m", "training", *words, "--run", str(killed)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as training:
         deadline = time.monotonic() + _LONGEST_SECONDS
-        while not epochs(killed / "member2"):
+        while not epochs(killed / stage):
             assert training.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)
         training.send_signal(signal.SIGKILL)
     assert training.returncode == -signal.SIGKILL
-    assert 0 < epochs(killed / "member2") < int(_SETTINGS["epochs"])
+    assert 0 < epochs(killed / stage) < int(_SETTINGS["epochs"])
     assert main([*words, "--run", str(killed), "--resume"]) == 0
-    assert [epochs(killed / name) for name in ("member1", "member2", ".")] == [40, 40, 80]
+    assert [epochs(killed / name) for name in (*_PARTS, ".")] == [20, 20, 20, 20, 40]
     expected, found = (
-        load_file(whole / "weights.safetensors"),
+        load_file(whole / "run" / "weights.safetensors"),
         load_file(killed / "weights.safetensors"),
     )
     assert all(torch.equal(found[name], value) for name, value in expected.items())
