@@ -21,7 +21,7 @@ from dicom_node.score.networks import StagedNetwork
 from training import runs
 from training.batches import training_loader
 from training.checkpoint import State, initial_state, load_checkpoint
-from training.data import Splits
+from training.data import Splits, without_fold
 from training.guidance import GuidedLoss
 from training.logs import Log, check_logs, open_logs
 from training.loop import PhaseLoop, Setting, TrainingError
@@ -34,7 +34,7 @@ from training.progress import FitProgress
 from training.recipes.base import Phase, Recipe
 from training.soup import member_folders, member_seed, stir
 from training.summary import summarise
-from training.teachers import Teachers, teacher_folders, teacher_recipe, teacher_splits
+from training.teachers import Teachers, teacher_folders, teacher_recipe
 
 __all__ = ["TrainingError", "chosen_device", "fit"]
 
@@ -127,14 +127,27 @@ def _member(recipe: Recipe, number: int) -> Recipe:
     return recipe if number == 0 else replace(recipe, seed=member_seed(recipe, number))
 
 
+def _crossed(recipe: Recipe, splits: Splits, folds: int) -> list[Splits]:
+    """The training pictures without the first fold, without the second, ..."""
+    plan = recipe.split
+    try:
+        parts = [without_fold(splits, plan, folds=folds, fold=fold) for fold in range(folds)]
+        for part in parts:
+            _check(recipe, part)
+    except BadInput as error:
+        raise TrainingError(
+            f"the training pictures cannot be divided among {folds} teachers ({error}): add groups "
+            "of each label, or train without (--set teachers=0)"
+        ) from error
+    return parts
+
+
 def _teachers(recipe: Recipe, splits: Splits, run: Path, start: _Start) -> Teachers | None:
     """Train what teaches the recipe's own training, each kept at its best epoch."""
     if not recipe.teachers:
         return None
     folders, networks = teacher_folders(recipe, run), []
-    parts = [teacher_splits(recipe, splits, number) for number in range(len(folders))]
-    for part in parts:
-        _check(recipe, part)
+    parts = _crossed(recipe, splits, len(folders))
     for number, (folder, part) in enumerate(zip(folders, parts, strict=True)):
         title = f"{recipe.name} {folder.name}/{len(folders)}"
         network = _train(teacher_recipe(recipe, number), part, folder, start, title)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -33,10 +33,13 @@ _PACKAGES = ("torch", "torchvision", "monai", "pytorch-ignite", "numpy", "scikit
 _CPU_WATTS, _GPU_WATTS = 100.0, 350.0
 _KG_PER_KWH = 0.4
 
-OVERRIDES = (
-    *("epochs", "batch_size", "seed", "members", "architecture", "weights", "side", "rate"),
-    *("lung_attention", "lung_backgrounds", "teachers", "teacher_weight"),
-)
+_PLAIN: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("batch_size", "seed", "members", "teachers"), int),
+    **dict.fromkeys(("lung_attention", "lung_backgrounds", "teacher_weight"), float),
+    **dict.fromkeys(("architecture", "weights"), str),
+}
+"""Fields of a recipe that a word sets."""
+OVERRIDES = ("epochs", "rate", "side", *_PLAIN)
 """What `--set` may change; `epochs` and `rate` count for every phase."""
 
 
@@ -65,14 +68,8 @@ def _changed(recipe: Recipe, key: str, value: str) -> Recipe:
         return replace(recipe, phases=phases)
     if key == "side":
         return replace(recipe, preprocessing=_resized(recipe, int(value)))
-    if key in ("batch_size", "seed", "members", "teachers"):
-        changed: dict[str, Any] = {key: int(value)}
-        return replace(recipe, **changed)
-    if key in ("lung_attention", "lung_backgrounds", "teacher_weight"):
-        changed = {key: float(value)}
-        return replace(recipe, **changed)
-    if key in ("architecture", "weights"):
-        changed = {key: value}
+    if key in _PLAIN:
+        changed: dict[str, Any] = {key: _PLAIN[key](value)}
         return replace(recipe, **changed)
     raise BadInput(f"--set {key}: only {', '.join(OVERRIDES)} can be set")
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from training.batches import mixed_seed
-from training.data import Splits, make_splits
 from training.losses import probabilities
 from training.phases import OutputInferer
 from training.recipes.base import Function, Recipe
@@ -33,18 +32,6 @@ def teacher_recipe(recipe: Recipe, number: int) -> Recipe:
     """How a teacher, counted from 0, is trained: alone, on pictures that are not mixed."""
     seed = mixed_seed(recipe.seed, _FIRST_SEED + number)
     return replace(recipe, seed=seed, members=1, teachers=0, teacher_weight=1.0, mixup=0.0)
-
-
-def teacher_splits(recipe: Recipe, splits: Splits, number: int) -> Splits:
-    """All training pictures but a fold, and that fold to choose the epoch by; no test pictures.
-
-    Raises
-    ------
-    TrainingDataError
-        There are too few groups to divide.
-    """
-    plan = replace(recipe.split, kind="official", folds=recipe.teachers, fold=number)
-    return make_splits(splits.train, plan)
 
 
 class Teachers:

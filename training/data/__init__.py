@@ -5,7 +5,7 @@ from __future__ import annotations
 from training.data.items import Item, Loaded, Picture, Source, Splits, Units
 from training.data.opening import open_source
 from training.data.pictures import data_dir, load_pictures, parse_label_map
-from training.data.splits import learnable, make_splits, strict_test
+from training.data.splits import learnable, make_splits, strict_test, without_fold
 
 __all__ = [
     "Item",
@@ -21,4 +21,5 @@ __all__ = [
     "open_source",
     "parse_label_map",
     "strict_test",
+    "without_fold",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,17 @@ def make_splits(
             "pictures or groups of each class are needed"
         ) from error
     return Splits(train, validation, test)
+
+
+def without_fold(splits: Splits, plan: SplitPlan, *, folds: int, fold: int) -> Splits:
+    """The training pictures but one fold, and that fold as validation; no test pictures.
+
+    Raises
+    ------
+    TrainingDataError
+        There are too few groups to divide.
+    """
+    return make_splits(splits.train, replace(plan, kind="official", folds=folds, fold=fold))
 
 
 def learnable(
