@@ -88,29 +88,30 @@ def fit(
         "made_from": dict(made_from or runs.made_plainly(recipe)),
         "recipe": runs.described(recipe),
         "weights_file": weights_file.name if weights_file else None,
-        "data": {"digest": runs.data_digest(splits), "n": _sizes(splits)},
+        "data": _described(splits),
         "environment": runs.environment(processor),
     }
     start = _Start(
         weights_file, sha256, run.parent, processor, resume, workers, progress, tuple(logs), config
     )
-    teachers = _teachers(recipe, splits, run, start)
+    teachers, spent = _teachers(recipe, splits, run, start)
     folders = member_folders(recipe, run)
     for number, folder in enumerate(folders):
         title = f"{recipe.name} {folder.name}/{len(folders)}" if len(folders) > 1 else recipe.name
-        network = _train(_member(recipe, number), splits, folder, start, title, teachers)
+        member = _member(recipe, number)
+        network, timing = _train(member, splits, folder, start, title, teachers)
+        spent.append(timing)
     if len(folders) > 1:
         stir(folders, run)
         started_from = runs.read_json(folders[0], runs.CONFIG)["started_from"]
         runs.write_json(run / runs.CONFIG, {**config, "started_from": started_from})
-    trained = [*teacher_folders(recipe, run), *folders]
-    runs.write_json(run / runs.TIMING, runs.summed_timing(trained))
+    runs.write_json(run / runs.TIMING, runs.summed_timing(spent))
     summarise(recipe, splits.validation, run, network)
 
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """What all members of a run begin with; see `fit`."""
+    """What all parts of a run begin with; see `fit`."""
 
     weights_file: Path | None
     sha256: str | None
@@ -127,11 +128,28 @@ def _member(recipe: Recipe, number: int) -> Recipe:
     return recipe if number == 0 else replace(recipe, seed=member_seed(recipe, number))
 
 
-def _crossed(recipe: Recipe, splits: Splits, folds: int) -> list[Splits]:
+def _teachers(
+    recipe: Recipe, splits: Splits, run: Path, start: _Start
+) -> tuple[Teachers | None, list[dict[str, Any]]]:
+    """Train what teaches the recipe's own training, each kept at its best epoch; their times."""
+    if not recipe.teachers:
+        return None, []
+    networks, spent = [], []
+    folders, parts = teacher_folders(recipe, run), _teacher_splits(recipe, splits)
+    for number, (folder, part) in enumerate(zip(folders, parts, strict=True)):
+        title = f"{recipe.name} {folder.name}/{len(folders)}"
+        network, timing = _train(teacher_recipe(recipe, number), part, folder, start, title)
+        load_run(network, folder / runs.WEIGHTS)
+        networks.append(network)
+        spent.append(timing)
+    return Teachers(networks, recipe.function, recipe.teacher_weight), spent
+
+
+def _teacher_splits(recipe: Recipe, splits: Splits) -> list[Splits]:
     """The training pictures without the first fold, without the second, ..."""
-    plan = recipe.split
+    folds = recipe.teachers
     try:
-        parts = [without_fold(splits, plan, folds=folds, fold=fold) for fold in range(folds)]
+        parts = [without_fold(splits, recipe.split, folds=folds, fold=k) for k in range(folds)]
         for part in parts:
             _check(recipe, part)
     except BadInput as error:
@@ -142,20 +160,6 @@ def _crossed(recipe: Recipe, splits: Splits, folds: int) -> list[Splits]:
     return parts
 
 
-def _teachers(recipe: Recipe, splits: Splits, run: Path, start: _Start) -> Teachers | None:
-    """Train what teaches the recipe's own training, each kept at its best epoch."""
-    if not recipe.teachers:
-        return None
-    folders, networks = teacher_folders(recipe, run), []
-    parts = _crossed(recipe, splits, len(folders))
-    for number, (folder, part) in enumerate(zip(folders, parts, strict=True)):
-        title = f"{recipe.name} {folder.name}/{len(folders)}"
-        network = _train(teacher_recipe(recipe, number), part, folder, start, title)
-        load_run(network, folder / runs.WEIGHTS)
-        networks.append(network)
-    return Teachers(networks, recipe.function, recipe.teacher_weight)
-
-
 def _train(
     recipe: Recipe,
     splits: Splits,
@@ -163,29 +167,29 @@ def _train(
     start: _Start,
     title: str,
     teachers: Teachers | None = None,
-) -> StagedNetwork:
-    """One training into `run`; the network as the last step left it."""
+) -> tuple[StagedNetwork, dict[str, Any]]:
+    """One training into `run`; the network as the last step left it, and the time it took."""
     set_determinism(recipe.seed)
     run.mkdir(parents=True, exist_ok=True)
     network = initial_network(recipe, weights_file=start.weights_file, sha256=start.sha256)
     started_from = _started_from(recipe, network, start.runs)
     network.to(start.processor).to(memory_format=torch.channels_last)
-    digest = start.config["data"]["digest"]
+    data = _described(splits)
     with (
         FitProgress(title, recipe.epochs, shown=start.progress) as shown,
         _explained(recipe),
         open_logs(start.logs, run) as logs,
     ):
-        setting = _setting(recipe, splits, run, digest, start, logs, shown, teachers)
+        setting = _setting(recipe, splits, run, data["digest"], start, logs, shown, teachers)
         state = initial_state(recipe, network)
-        if start.resume and load_checkpoint(run / runs.CHECKPOINT, recipe, digest, state):
+        if start.resume and load_checkpoint(run / runs.CHECKPOINT, recipe, data["digest"], state):
             shown.say(f"going on after epoch {len(state.history)}")
-        runs.write_json(run / runs.CONFIG, {**start.config, "started_from": started_from})
+        own = {"recipe": runs.described(recipe), "data": data, "started_from": started_from}
+        runs.write_json(run / runs.CONFIG, {**start.config, **own})
         for number in range(state.finished_phases, len(recipe.phases)):
             phase = _with_found_rate(setting, state, number, recipe.phases[number])
             PhaseLoop(setting, state, number, phase).run()
-    runs.write_json(run / runs.TIMING, runs.timing(state.seconds, start.processor))
-    return network
+    return network, runs.timing(state.seconds, start.processor)
 
 
 def chosen_device(name: str) -> torch.device:
@@ -214,9 +218,10 @@ def _check(recipe: Recipe, splits: Splits) -> None:
                 )
 
 
-def _sizes(splits: Splits) -> dict[str, int]:
+def _described(splits: Splits) -> dict[str, Any]:
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    return {name: len(pictures) for name, pictures in parts.items()}
+    sizes = {name: len(pictures) for name, pictures in parts.items()}
+    return {"digest": runs.data_digest(splits), "n": sizes}
 
 
 def _started_from(recipe: Recipe, network: StagedNetwork, others: Path) -> str | None:

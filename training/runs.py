@@ -145,9 +145,8 @@ def timing(seconds: float, device: torch.device) -> dict[str, Any]:
     }
 
 
-def summed_timing(folders: Sequence[Path]) -> dict[str, Any]:
+def summed_timing(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What `timing` said of trainings on one processor, together."""
-    each = [read_json(folder, TIMING) for folder in folders]
     sums = {
         name: round(sum(timing[name] for timing in each), 4)
         for name in ("seconds", "energy_kwh", "carbon_kg")

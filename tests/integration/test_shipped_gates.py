@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,8 @@ from dicom_node.paths import SHIPPED_MODELS
 from dicom_node.score.bundle import read_bundle
 from dicom_node.score.engine import Classifier, Scores, open_classifier
 from dicom_node.score.transforms import FloatArray
-from training.data import data_dir, open_source
+from tests.integration.published import published
+from training.data import open_source
 from training.data.pictures import prepared_plane
 from training.variations import ALTERATIONS
 
@@ -25,19 +24,11 @@ MOST = 60
 SETS = {"cxr_pneumonia": "pneumonia_cxr", "cxr_covid3": "covid3_cxr", "ct_covid": "covid_ct"}
 
 
-def present(path: Path) -> Path:
-    if not path.exists():
-        if os.environ.get("CI"):
-            pytest.fail(f"{path} is missing")
-        pytest.skip(f"{path} is missing; set DICOM_NODE_DATA")
-    return path
-
-
 @pytest.fixture(scope="module", params=sorted(SETS))
 def shipped(request: pytest.FixtureRequest) -> tuple[Classifier, list[FloatArray]]:
     """A shipped model, and pictures of the official test split that belong to it."""
     classifier = open_classifier(read_bundle(SHIPPED_MODELS / request.param), device="cpu")
-    source = open_source(present(data_dir() / f"{SETS[request.param]}.tar"))
+    source = open_source(published(f"{SETS[request.param]}.tar"))
     items = [item for item in source.items if item.split == "test"]
     some = items[:: max(1, len(items) // MOST)]
     return classifier, [prepared_plane(source, item, classifier.pipeline) for item in some]
@@ -82,7 +73,7 @@ def test_an_adult_and_an_extremity_are_no_films_of_children(name: str) -> None:
 
 def test_real_ct_slices_pass() -> None:
     classifier = open_classifier(read_bundle(SHIPPED_MODELS / "ct_covid"), device="cpu")
-    paths = sorted(present(data_dir() / "dicom" / "ct_chest").glob("*.dcm"))
+    paths = sorted(published("dicom/ct_chest").glob("*.dcm"))
     assert len(paths) == 5
     slices = [pydicom.dcmread(path) for path in paths]
     hounsfield = [

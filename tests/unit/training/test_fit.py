@@ -17,6 +17,7 @@ from torch import nn
 
 from dicom_node.errors import BadInput
 from dicom_node.score.networks import Output, build
+from training import runs
 from training.batches import EpochOrder, training_loader
 from training.data import Item, Picture, Splits, without_fold
 from training.fit import TrainingError, fit
@@ -28,13 +29,14 @@ from training.progress import FitProgress
 from training.recipes import RECIPES
 from training.recipes.base import Phase, Recipe
 from training.recipes.common import THREE_CHANNELS, radiograph, spec
-from training.runs import overridden
+from training.runs import overridden, read_json
 from training.soup import member_seed
 from training.teachers import Teachers, teacher_recipe
 
 SIDE = 32
 MEMBERS = ("member1", "member2")
 TAUGHT = ("teacher1", "teacher2")
+TEN_SECONDS = {"seconds": 10.0, "energy_kwh": 1.0, "carbon_kg": 0.5}
 
 
 @pytest.fixture(autouse=True)
@@ -91,27 +93,42 @@ class Interrupted(Exception):
     """What a person does to a run."""
 
 
-@pytest.mark.parametrize("stopped_before", [2, 3])
+@pytest.mark.parametrize(
+    ("teachers", "stopped_before"),
+    [(0, 2), (0, 3), (2, 5)],
+    ids=["first epoch", "second phase", "second teacher"],
+)
 def test_an_interrupted_and_resumed_run_ends_as_one_that_was_not(
     recipe: Recipe,
     splits: Splits,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    teachers: int,
     stopped_before: int,
 ) -> None:
-    whole = run_of(recipe, splits, tmp_path / "whole")
+    recipe = replace(recipe, teachers=teachers)
+    begun: list[int] = []
     begin = FitProgress.epoch_started
 
-    def interrupt(shown: FitProgress, epoch: int, steps: int) -> None:
-        if epoch == stopped_before:
-            raise Interrupted
+    def counted(shown: FitProgress, epoch: int, steps: int) -> None:
+        begun.append(epoch)
         begin(shown, epoch, steps)
 
+    def interrupted(shown: FitProgress, epoch: int, steps: int) -> None:
+        if len(begun) == stopped_before - 1:
+            raise Interrupted
+        counted(shown, epoch, steps)
+
+    monkeypatch.setattr(FitProgress, "epoch_started", counted)
+    whole = run_of(recipe, splits, tmp_path / "whole")
+    assert len(begun) == (teachers + 1) * recipe.epochs
+    begun.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(FitProgress, "epoch_started", interrupt)
+        patch.setattr(FitProgress, "epoch_started", interrupted)
         with pytest.raises(Interrupted):
             run_of(recipe, splits, tmp_path / "parts")
     parts = run_of(recipe, splits, tmp_path / "parts", resume=True)
+    assert len(begun) == (teachers + 1) * recipe.epochs, "no finished epoch is trained again"
     assert parts.keys() == whole.keys()
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, rtol=0, atol=1e-6, msg=name)
@@ -278,6 +295,7 @@ def test_the_pupil_learns_what_its_teachers_say_of_the_varied_pictures(
 
     monkeypatch.setattr(Teachers, "taught", watched)
     monkeypatch.setattr(SoftLoss, "forward", watch)
+    monkeypatch.setattr(runs, "timing", lambda *_: TEN_SECONDS)
     pupil = replace(recipe, teachers=2, teacher_weight=0.6)
     run_of(pupil, splits, tmp_path / "run")
     steps = 3 * (len(splits.train) // recipe.batch_size)
@@ -285,9 +303,10 @@ def test_the_pupil_learns_what_its_teachers_say_of_the_varied_pictures(
     clean = {plane.tobytes() for plane in (p.plane for p in splits.train)}
     assert not any(image[0].numpy().tobytes() in clean for image in taught[0][0])
     for images, targets, moved in taught:
-        assert any(targets is moved for targets in learned)
+        assert any(each is moved for each in learned)
         said = torch.stack([_said(tmp_path / "run" / name, pupil, images) for name in TAUGHT])
         torch.testing.assert_close(moved, 0.4 * targets + 0.6 * said.mean(dim=0))
+    assert read_json(tmp_path / "run", "timing.json")["seconds"] == 30
 
 
 def _said(run: Path, recipe: Recipe, images: torch.Tensor) -> torch.Tensor:
@@ -317,34 +336,12 @@ def test_teachers_are_not_taught_and_have_seeds_of_their_own(recipe: Recipe) -> 
     assert all((t.teachers, t.members, t.mixup) == (0, 1, 0) for t in own)
 
 
-def test_an_interrupted_teacher_is_gone_on_with(
-    recipe: Recipe, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_teachers_of_another_division_are_not_gone_on_with(
+    recipe: Recipe, splits: Splits, tmp_path: Path
 ) -> None:
-    pupil = replace(recipe, teachers=2, early_stopping=None)
-    whole = run_of(pupil, splits, tmp_path / "whole")
-    begin, begun = FitProgress.epoch_started, 0
-
-    def interrupt(shown: FitProgress, epoch: int, steps: int) -> None:
-        nonlocal begun
-        begun += 1
-        if begun == 5:  # the second epoch of the second teacher
-            raise Interrupted
-        begin(shown, epoch, steps)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(FitProgress, "epoch_started", interrupt)
-        with pytest.raises(Interrupted):
-            run_of(pupil, splits, tmp_path / "parts")
-        assert not (tmp_path / "parts" / "weights.safetensors").exists()
-        begun = -100
-        parts = run_of(pupil, splits, tmp_path / "parts", resume=True)
-    assert begun == -100 + 2 + 3, "the first teacher was done"
-    for name, value in whole.items():
-        torch.testing.assert_close(parts[name], value, rtol=0, atol=1e-6, msg=name)
-    run = tmp_path / "parts"
-    spent = {name: json.loads((run / name / "timing.json").read_text()) for name in TAUGHT}
-    total = json.loads((run / "timing.json").read_text())["seconds"]
-    assert total > sum(timing["seconds"] for timing in spent.values()) > 0
+    run_of(replace(recipe, teachers=2), splits, tmp_path)
+    with pytest.raises(BadInput, match="written for another data"):
+        run_of(replace(recipe, teachers=3), splits, tmp_path, resume=True)
 
 
 def test_too_few_groups_for_teachers_are_told_before_anything_is_trained(
@@ -449,8 +446,9 @@ def test_settings_have_the_type_of_what_they_set(recipe: Recipe) -> None:
 
 
 def test_a_run_of_several_members_ends_with_the_mean_of_their_weights(
-    recipe: Recipe, splits: Splits, tmp_path: Path
+    recipe: Recipe, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(runs, "timing", lambda *_: TEN_SECONDS)
     run = tmp_path / "soup"
     mean = run_of(replace(recipe, members=2), splits, run)
     first, second = (load_file(run / name / "weights.safetensors") for name in MEMBERS)
@@ -463,9 +461,7 @@ def test_a_run_of_several_members_ends_with_the_mean_of_their_weights(
     assert all(torch.equal(alone[name], first[name]) for name in floating)
     history = json.loads((run / "history.json").read_bytes())
     assert [entry["epoch"] for entry in history] == list(range(1, 7))
-    timing = [json.loads((run / name / "timing.json").read_bytes()) for name in MEMBERS]
-    whole = json.loads((run / "timing.json").read_bytes())
-    assert whole["seconds"] == pytest.approx(sum(one["seconds"] for one in timing))
+    assert read_json(run, "timing.json") == {"seconds": 20, "energy_kwh": 2, "carbon_kg": 1}
 
 
 def test_members_that_are_finished_are_not_trained_again(
