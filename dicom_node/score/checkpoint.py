@@ -28,6 +28,7 @@ _DTYPES = {
     "FloatStorage": torch.float32,
     "DoubleStorage": torch.float64,
     "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
     "LongStorage": torch.int64,
     "IntStorage": torch.int32,
 }

@@ -45,6 +45,21 @@ RADIOGRAPH = (
     ),
 )
 
+IMITATED = (
+    spec("RandFlip", prob=0.5, spatial_axis=1),
+    spec(
+        "RandAffine",
+        prob=1.0,
+        rotate_range=0.2,
+        translate_range=(0.11, 0.11),
+        scale_range=(0.3, 0.3),
+        padding_mode="zeros",
+    ),
+    spec("RandAdjustContrast", prob=0.3, gamma=(0.8, 1.25)),
+    spec("RandScaleIntensityFixedMean", prob=0.3, factors=0.2, fixed_mean=True),
+)
+"""What both see while one network imitates another: other crops, so that there is more to see."""
+
 CT_SLICE = (
     spec("RandFlip", prob=0.5, spatial_axis=1),
     spec(

