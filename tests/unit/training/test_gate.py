@@ -94,17 +94,17 @@ def test_the_limit_lets_nearly_all_validation_pictures_pass(pipeline: Pipeline) 
 
 
 @pytest.mark.parametrize(
-    ("pictures", "share"),
+    ("groups", "share"),
     # By hand: 0.95 ** 40 > 0.1, so none of 40 may be beyond the limit; of 84 one may.
     [(1, 1.0), (40, 1.0), (84, 1 - 1 / 84), (621, 0.97)],
 )
-def test_of_few_pictures_more_must_pass(pictures: int, share: float) -> None:
-    assert accepted(pictures) == pytest.approx(share)
+def test_of_few_patients_more_must_pass(groups: int, share: float) -> None:
+    assert accepted(groups) == pytest.approx(share)
 
 
-@pytest.mark.parametrize(("pictures", "beyond"), [(40, 0), (84, 3)])
+@pytest.mark.parametrize(("pictures", "groups", "beyond"), [(40, 40, 0), (84, 84, 3), (84, 32, 0)])
 def test_the_limit_lies_where_that_share_passes(
-    pictures: int, beyond: int, pipeline: Pipeline
+    pictures: int, groups: int, beyond: int, pipeline: Pipeline
 ) -> None:
     seen: list[FloatArray] = []
 
@@ -113,7 +113,7 @@ def test_the_limit_lies_where_that_share_passes(
         return seen[-1]
 
     gate = fit_scope(
-        remembered, pipeline, planes(120, 1), planes(pictures, 2), groups=pictures, seed=3
+        remembered, pipeline, planes(120, 1), planes(pictures, 2), groups=groups, seed=3
     )
     # Last come the validation pictures, each with two variations.
     held_out = np.concatenate(seen)[-3 * pictures :]
