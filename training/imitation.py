@@ -8,6 +8,7 @@ larger network's maps (arXiv:1412.6550). No label and no validation picture is l
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -40,13 +41,10 @@ IMITATION = "imitation"
 """Folder inside a run."""
 
 Encoder = Callable[[Tensor], Tensor]
-"""Planes (N, 1, H, W) in [0, 1] to maps (N, C, h, w)."""
+"""Planes (N, 1, H, W) in [0, 1] to maps (N, C, h, w), without gradients."""
 
-_KEY = (
-    *("architecture", "weights", "init_from", "preprocessing", "augmentation", "seed"),
-    "imitation_epochs",
-)
-"""What of a recipe imitation depends on."""
+_KEY = ("preprocessing", "augmentation", "seed", "imitation_epochs")
+"""What of a recipe imitation depends on, besides the network with which it begins."""
 _COMPONENTS = 256
 _LOOKED_AT = 1000
 """Pictures of which the components are taken; their maps take 0.6 GB at a side of 224."""
@@ -124,7 +122,8 @@ def imitate(
     planes = [picture.plane for picture in splits.train]
     encoder = slice_encoder().to(next(network.parameters()).device)
     imitation = Imitation(recipe, planes, network, encoder, workers=workers)
-    key = {"data": data_digest(splits)} | {name: described(getattr(recipe, name)) for name in _KEY}
+    key = {"data": data_digest(splits), "network": _network_digest(network)}
+    key |= {name: described(getattr(recipe, name)) for name in _KEY}
     if imitation.load(checkpoint, key):
         shown.say(f"going on after epoch {imitation.epoch}")
     imitation.run(checkpoint, key, shown)
@@ -231,8 +230,7 @@ class Imitation:
         self._network.train()
         losses = []
         for moved, images in self._loader:
-            with torch.no_grad():
-                wanted = components(self._encoder(moved.to(self._device)))
+            wanted = components(self._encoder(moved.to(self._device)))
             losses.append(self._step(images.to(self._device), wanted, components.weights))
             shown.step(losses[-1])
         return float(np.mean(losses))
@@ -242,8 +240,7 @@ class Imitation:
         some = self._planes[:: -(-len(self._planes) // _LOOKED_AT)]
         for start in range(0, len(some), _BATCH):
             images = torch.from_numpy(np.stack(some[start : start + _BATCH]))
-            with torch.no_grad():
-                parts.append(self._encoder(images.to(self._device)).cpu())
+            parts.append(self._encoder(images.to(self._device)).cpu())
         return Components.of(torch.cat(parts)).to(self._device)
 
     def _step(self, images: Tensor, wanted: Tensor, weights: Tensor) -> float:
@@ -284,3 +281,11 @@ class _MovedPlanes(Dataset[tuple[Tensor, Tensor]]):
         moved = vary(self._move, self._planes[index], seed)
         image = self._pipeline.tensor(vary(self._vary, moved, seed))
         return torch.from_numpy(moved), torch.as_tensor(image)
+
+
+def _network_digest(network: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.cpu().numpy().tobytes())
+    return digest.hexdigest()

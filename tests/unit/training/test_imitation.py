@@ -116,13 +116,13 @@ def splits() -> Splits:
     return Splits(pictures(12, 0), pictures(6, 100), [])
 
 
-def untrained(recipe: Recipe) -> StagedNetwork:
-    torch.manual_seed(2)
+def untrained(recipe: Recipe, seed: int = 2) -> StagedNetwork:
+    torch.manual_seed(seed)
     return build(recipe.architecture, len(recipe.outputs))
 
 
-def taught(recipe: Recipe, splits: Splits, folder: Path) -> StagedNetwork:
-    network = untrained(recipe)
+def taught(recipe: Recipe, splits: Splits, folder: Path, *, first: int = 2) -> StagedNetwork:
+    network = untrained(recipe, first)
     with FitProgress("toy", EPOCHS, shown=False) as shown:
         imitate(recipe, splits, folder, network, workers=0, shown=shown)
     return network
@@ -229,9 +229,13 @@ def test_what_was_imitated_is_kept_for_the_same_slices_and_settings_alone(
     assert begun == [1, 2, 3]
     taught(replace(recipe, seed=1), replace(splits, train=pictures(12, 50)), tmp_path)
     assert begun == [1, 2, 3, 1, 2, 3]
+    begun.clear()
+    taught(replace(recipe, seed=1), replace(splits, train=pictures(12, 50)), tmp_path, first=9)
+    assert begun == [1, 2, 3], "it began with other weights"
+    begun.clear()
     (tmp_path / "checkpoint.pt").write_bytes(b"half")
     taught(replace(recipe, seed=1), replace(splits, train=pictures(12, 50)), tmp_path)
-    assert begun == [1, 2, 3] * 3
+    assert begun == [1, 2, 3]
 
 
 @pytest.mark.usefixtures("published")
