@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +33,12 @@ _PARTS = ("teacher1", "teacher2", "member1", "member2")
 _LONGEST_SECONDS = 300.0
 
 
-def a_set(folder: Path) -> Path:
+def a_set(folder: Path, labels: tuple[str, str] = ("normal", "pneumonia")) -> Path:
     """Sixteen pictures, every other one brighter in the middle."""
     for number in range(16):
         grays = np.random.default_rng(number).integers(0, 90, (48, 40), np.uint8)
         grays[16:32, 12:28] += 60 * (number % 2)
-        place = folder / ("normal", "pneumonia")[number % 2] / f"{number}.png"
+        place = folder / labels[number % 2] / f"{number}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(grays).save(place)
     return folder
@@ -66,30 +67,58 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def kill_once(words: list[str], begun: Callable[[], bool]) -> None:
+    """Start a training and kill it as soon as something has begun."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "training", *words],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as training:
+        deadline = time.monotonic() + _LONGEST_SECONDS
+        while not begun():
+            assert training.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        training.send_signal(signal.SIGKILL)
+    assert training.returncode == -signal.SIGKILL
+
+
 @pytest.mark.parametrize("stage", ["teacher2", "member2"])
 def test_killed_in_a_part_and_resumed_a_run_ends_as_if_nothing_had_been(
     whole: Path, tmp_path: Path, stage: str
 ) -> None:
     torch.set_num_threads(1)
     words, killed = words_of(whole), tmp_path / "killed"
-    command = [sys.executable, "-m", "training", *words, "--run", str(killed)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as training:
-        deadline = time.monotonic() + _LONGEST_SECONDS
-        while not epochs(killed / stage):
-            assert training.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        training.send_signal(signal.SIGKILL)
-    assert training.returncode == -signal.SIGKILL
+    kill_once([*words, "--run", str(killed)], lambda: epochs(killed / stage) > 0)
     assert 0 < epochs(killed / stage) < int(_SETTINGS["epochs"])
     assert main([*words, "--run", str(killed), "--resume"]) == 0
     assert [epochs(killed / name) for name in (*_PARTS, ".")] == [20, 20, 20, 20, 40]
     expected, found = (
         load_file(whole / "run" / "weights.safetensors"),
         load_file(killed / "weights.safetensors"),
+    )
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_killed_while_it_imitates_and_resumed_a_run_ends_as_if_nothing_had_been(
+    tmp_path: Path,
+) -> None:
+    torch.set_num_threads(1)
+    a_set(tmp_path / "slices", ("noncovid", "covid"))
+    settings = {name: _SETTINGS[name] for name in ("architecture", "weights", "side")}
+    settings |= {"epochs": "2", "members": "1", "imitation_epochs": "40"}
+    words = ["fit", "ct_covid", "--data", str(tmp_path / "slices"), "--name", "ours"]
+    words += ["--workers", "0", "--runs", str(tmp_path)]
+    words += [part for pair in settings.items() for part in ("--set", "=".join(pair))]
+    checkpoint = tmp_path / "killed" / "imitation" / "checkpoint.pt"
+    kill_once([*words, "--run", str(tmp_path / "killed")], checkpoint.is_file)
+    assert 0 < torch.load(checkpoint, weights_only=True)["epoch"] < 40
+    assert not (tmp_path / "killed" / "weights.safetensors").exists()
+    for run in ("killed", "whole"):
+        assert main([*words, "--run", str(tmp_path / run), "--resume"]) == 0
+    found, expected = (
+        load_file(tmp_path / run / "weights.safetensors") for run in ("killed", "whole")
     )
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
