@@ -17,6 +17,7 @@ _SPLITS = {
     "test_strict": "official test split without doubtful labels, copies and relatives",
 }
 _METRICS = ("auc", "accuracy", "sensitivity", "specificity", "precision", "f1")
+_OF_A_LABEL = ("auc", "sensitivity", "specificity", "precision")
 _WHOLE = "whole picture"
 
 
@@ -101,6 +102,30 @@ def _evidence(recipe: Recipe, report: Mapping[str, Any]) -> list[str]:
         f"95 % intervals. Every image counts, refused by the scope gate or not. Threshold "
         f"{report['threshold']}, chosen on validation. Produced by `python -m training export`; "
         f"again by `python -m training evaluate {report['model']} {recipe.data_set}`.",
+        *_by_label(recipe, report),
+    ]
+
+
+def _by_label(recipe: Recipe, report: Mapping[str, Any]) -> list[str]:
+    """What figures of three labels or more mean, and which label is taken for which."""
+    split = "test" if "test" in report["splits"] else "validation"
+    figures = report["splits"].get(split, {})
+    if "per_class" not in figures:
+        return []
+    rows = [
+        [label, str(own["n"]), *map(str, calls), *(_figure(own[name]) for name in _OF_A_LABEL)]
+        for (label, own), calls in zip(
+            figures["per_class"].items(), figures["confusion_matrix"], strict=True
+        )
+    ]
+    called = [f"called {label}" for label in figures["per_class"]]
+    return [
+        "",
+        "In this table auc is the mean over the labels, each against the rest, and accuracy asks "
+        f"for the most probable label; the other figures are those of {recipe.positive} at its "
+        f"threshold. Each label on the {_SPLITS[split]}, the most probable one called:",
+        "",
+        *_table(["label", "n", *called, *_OF_A_LABEL], rows),
     ]
 
 

@@ -85,9 +85,9 @@ def save_content(path: Path, content: dict[str, Any]) -> None:
     part.replace(path)
 
 
-def content_of(path: Path) -> dict[str, Any]:
-    """What `save_content` wrote; raises one of `DAMAGED` for any other file."""
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+def content_of(path: Path, *, mapped: bool = False) -> dict[str, Any]:
+    """What `save_content` wrote, tensors left in the file if `mapped`; raises one of `DAMAGED`."""
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     return content
 
 

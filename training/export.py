@@ -47,7 +47,7 @@ from training.recipes.base import Recipe
 from training.runs import CONFIG, TIMING, WEIGHTS, read_json
 from training.variations import mild
 
-VERSION = "0.7.0"
+VERSION = "0.8.0"
 EVIDENCE = "docs/evidence.json"
 _GOLDEN_TOLERANCE = 1e-3
 _GOLDEN_IMAGES = ((320, 288, 0.0), (256, 384, 1.3), (224, 224, 2.6))

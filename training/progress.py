@@ -20,12 +20,12 @@ class FitProgress:
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}"),
+            TextColumn("{task.fields[loss]}"),
             console=self._console,
             transient=True,
             disable=not shown,
         )
-        self._task = self._bar.add_task(name, total=None, loss=0.0)
+        self._task = self._bar.add_task(name, total=None, loss="")
 
     def __enter__(self) -> FitProgress:
         """Draw the bar."""
@@ -38,12 +38,16 @@ class FitProgress:
 
     def epoch_started(self, epoch: int, steps: int) -> None:
         """Begin the bar anew."""
-        description = f"{self._name} epoch {epoch}/{self._epochs}"
-        self._bar.reset(self._task, total=steps, description=description)
+        self.part_started(f"epoch {epoch}/{self._epochs}", steps)
 
-    def step(self, loss: float) -> None:
+    def part_started(self, part: str, steps: int) -> None:
+        """Begin the bar anew for something else than an epoch."""
+        self._bar.reset(self._task, total=steps, description=f"{self._name} {part}", loss="")
+
+    def step(self, loss: float | None = None) -> None:
         """Move the bar on."""
-        self._bar.update(self._task, advance=1, loss=loss)
+        said = "" if loss is None else f"loss {loss:.4f}"
+        self._bar.update(self._task, advance=1, loss=said)
 
     def epoch_ended(self, figures: Mapping[str, Any], *, best: bool) -> None:
         """Print the epoch's figures."""

@@ -157,3 +157,21 @@ def test_what_was_not_measured_is_not_stated(missing: str) -> None:
     text = card(RECIPE, METADATA, report)
     assert "None" not in text
     assert "nan" not in text
+
+
+def test_of_three_labels_a_card_says_which_is_taken_for_which() -> None:
+    report = copy.deepcopy(REPORT)
+    assert "mean over the labels" not in card(RECIPE, METADATA, report)
+    own = {"sensitivity": 1.0, "specificity": 0.75, "precision": None, "f1": 0.5}
+    report["splits"]["test"] |= {
+        "confusion_matrix": [[9, 0, 0], [0, 6, 3], [1, 0, 8]],
+        "per_class": {
+            label: {"n": 9, "auc": area, **own}
+            for label, area in zip(RECIPE.labels, (0.999, 0.95, 0.9), strict=True)
+        },
+    }
+    written = card(RECIPE, METADATA, report)
+    assert "mean over the labels" in written
+    assert "the other figures are those of covid at its threshold" in written
+    middle = RECIPE.labels[1]
+    assert f"| {middle} | 9 | 0 | 6 | 3 | 0.950 | 1.000 | 0.750 | undefined |" in written

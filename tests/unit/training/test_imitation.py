@@ -22,10 +22,11 @@ from training.ct_network import SliceEncoder
 from training.data import Item, Picture, Splits
 from training.errors import TrainingError
 from training.fit import fit
-from training.imitation import Components, Imitation, imitate
+from training.imitation import Imitation, imitate
 from training.progress import FitProgress
 from training.recipes.base import Recipe
 from training.runs import overridden, read_json
+from training.views import VIEWS, Components, Seen, Views, look
 
 from .tiny import SIDE, small
 
@@ -165,17 +166,87 @@ def test_components_have_variance_one_and_the_largest_come_first() -> None:
     assert components.weights[:6].sum() > 0.5 * components.weights.sum()
 
 
+def views_of(recipe: Recipe, splits: Splits) -> Views:
+    return Views(recipe, [picture.plane for picture in splits.train])
+
+
+def looked(views: Views, encoder: SliceEncoder, folder: Path, number: int = 1) -> Seen:
+    with FitProgress("toy", EPOCHS, shown=False) as shown:
+        return look(views, encoder, torch.device("cpu"), folder, {"number": number}, shown)
+
+
+def counted(encoder: SliceEncoder, planes: list[int]) -> SliceEncoder:
+    """The same encoder; the number of planes that it is shown goes into the list."""
+    return lambda some: planes.append(len(some)) or encoder(some)  # type: ignore[return-value, func-returns-value]
+
+
+def test_a_slice_is_shown_as_it_is_and_then_moved_in_other_ways(
+    recipe: Recipe, splits: Splits
+) -> None:
+    views = views_of(recipe, splits)
+    shown = np.stack([views.plane(view, 3) for view in range(VIEWS)])
+    assert np.array_equal(shown[0], splits.train[3].plane)
+    assert len(np.unique(shown, axis=0)) == VIEWS
+    assert shown.min() >= 0
+    assert shown.max() <= 1
+    again = views_of(recipe, splits)
+    assert all(np.array_equal(again.plane(view, 3), shown[view]) for view in reversed(range(VIEWS)))
+
+
+def test_the_encoder_sees_every_view_once(
+    recipe: Recipe, splits: Splits, encoder: SliceEncoder, tmp_path: Path
+) -> None:
+    views, planes = views_of(recipe, splits), list[int]()
+    seen = looked(views, counted(encoder, planes), tmp_path)
+    count = len(splits.train)
+    assert planes == [count] * (1 + VIEWS)  # once more for the components
+    clean = encoder(torch.from_numpy(np.stack([picture.plane for picture in splits.train])))
+    expected = Components.of(clean)(encoder(torch.from_numpy(views.plane(5, 7)[None])))[0]
+    torch.testing.assert_close(seen.maps[5][7].float(), expected, rtol=1e-2, atol=1e-2)
+    assert torch.equal(seen.weights, Components.of(clean).weights)
+    assert seen.seconds > 0
+    again = looked(views, counted(encoder, planes), tmp_path)
+    assert len(planes) == 1 + VIEWS
+    assert all(torch.equal(*pair) for pair in zip(again.maps, seen.maps, strict=True))
+    assert again.seconds == seen.seconds
+
+
+def test_what_was_seen_is_kept_view_by_view_and_for_the_same_slices_alone(
+    recipe: Recipe, splits: Splits, encoder: SliceEncoder, tmp_path: Path
+) -> None:
+    views, planes = views_of(recipe, splits), list[int]()
+    whole = looked(views, encoder, tmp_path / "whole").maps
+
+    def stopped(some: Tensor) -> Tensor:
+        if len(planes) == 5:
+            raise KeyboardInterrupt
+        return counted(encoder, planes)(some)
+
+    with pytest.raises(KeyboardInterrupt):
+        looked(views, stopped, tmp_path / "parts")  # type: ignore[arg-type]
+    (tmp_path / "parts" / "view2.pt").write_bytes(b"half")
+    planes.clear()
+    parts = looked(views, counted(encoder, planes), tmp_path / "parts").maps
+    assert len(planes) == VIEWS - 3, "the damaged view and those that were missing"
+    for found, expected in zip(parts, whole, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
+    planes.clear()
+    looked(views, counted(encoder, planes), tmp_path / "parts", number=2)
+    assert len(planes) == 1 + VIEWS, "other slices"
+
+
 def test_what_the_encoder_sees_is_learned_and_the_head_is_left_alone(
     recipe: Recipe, splits: Splits, encoder: SliceEncoder, tmp_path: Path
 ) -> None:
     recipe, network = overridden(recipe, {"imitation_epochs": "80"}), untrained(recipe)
-    planes = [picture.plane for picture in splits.train]
-    learning = Imitation(recipe, planes, network, encoder, workers=0)
+    views = views_of(recipe, splits)
+    seen = looked(views, encoder, tmp_path / "views")
+    learning = Imitation(recipe, views, network, workers=0)
     losses: list[float] = []
     with FitProgress("toy", 80, shown=False) as shown:
         step = learning._step
         learning._step = lambda *a: losses.append(step(*a)) or losses[-1]  # type: ignore[method-assign, func-returns-value]
-        learning.run(tmp_path / "checkpoint.pt", {}, shown)
+        learning.run(seen, tmp_path / "checkpoint.pt", {}, shown)
     assert len(losses) == 80
     assert np.mean(losses[-20:]) < 0.8 * np.mean(losses[:20])
     before, after = untrained(recipe).state_dict(), network.state_dict()
@@ -206,6 +277,8 @@ def test_an_interrupted_and_resumed_imitation_ends_as_one_that_was_not(
         torch.testing.assert_close(parts[name], value, rtol=0, atol=1e-6, msg=name)
     kept = load_file(tmp_path / "parts" / "weights.safetensors")
     assert all(torch.equal(kept[name], value) for name, value in parts.items())
+    left = {file.name for file in (tmp_path / "parts").iterdir()}
+    assert left == {"weights.safetensors", "checkpoint.pt"}, "what was seen is no longer needed"
 
 
 @pytest.mark.usefixtures("published")
@@ -215,11 +288,11 @@ def test_what_was_imitated_is_kept_for_the_same_slices_and_settings_alone(
     begun: list[int] = []
     begin = FitProgress.epoch_started
 
-    def counted(shown: FitProgress, epoch: int, steps: int) -> None:
+    def noted(shown: FitProgress, epoch: int, steps: int) -> None:
         begun.append(epoch)
         begin(shown, epoch, steps)
 
-    monkeypatch.setattr(FitProgress, "epoch_started", counted)
+    monkeypatch.setattr(FitProgress, "epoch_started", noted)
     first = taught(recipe, splits, tmp_path).state_dict()
     begun.clear()
     again = taught(overridden(recipe, {"rate": "0.01"}), splits, tmp_path).state_dict()
@@ -272,13 +345,14 @@ def test_a_loss_that_is_no_number_ends_it(
     network = untrained(recipe)
     with torch.no_grad():
         next(network.parameters()).fill_(torch.nan)
-    planes = [picture.plane for picture in splits.train]
-    learning = Imitation(recipe, planes, network, encoder, workers=0)
+    views = views_of(recipe, splits)
+    seen = looked(views, encoder, tmp_path / "views")
+    learning = Imitation(recipe, views, network, workers=0)
     with (
         FitProgress("toy", EPOCHS, shown=False) as shown,
         pytest.raises(TrainingError, match=r"became nan in epoch 1.*imitation_epochs=0"),
     ):
-        learning.run(tmp_path / "checkpoint.pt", {}, shown)
+        learning.run(seen, tmp_path / "checkpoint.pt", {}, shown)
 
 
 def test_films_have_nothing_to_imitate() -> None:
