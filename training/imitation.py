@@ -207,7 +207,7 @@ class Imitation:
 
 
 class _SeenSlices(Dataset[tuple[Tensor, Tensor]]):
-    """A view of a slice, every other one varied for the network, and what the encoder saw of it."""
+    """A view of a slice, half of them varied for the network, and what the encoder saw of it."""
 
     def __init__(self, recipe: Recipe, views: Views, seen: Seen) -> None:
         self._views, self._seen, self._seed = views, seen.maps, recipe.seed

@@ -1,6 +1,6 @@
 """Ways in which slices are shown to an encoder, and what it sees of each, found out once.
 
-A larger network takes longer to look at a slice than a small one takes to learn from it. So each
+A larger network takes as long to look at a slice as a small one takes to learn from it. So each
 slice is shown to it in a few ways only, and what it saw is kept until the small one has learned it.
 """
 
