@@ -17,6 +17,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from dicom_node.errors import BadInput
 from dicom_node.score.networks import StagedNetwork, build
+from dicom_node.score.transforms import FloatArray, Pipeline
 from training import imitation
 from training.ct_network import SliceEncoder
 from training.data import Item, Picture, Splits
@@ -233,6 +234,30 @@ def test_what_was_seen_is_kept_view_by_view_and_for_the_same_slices_alone(
     planes.clear()
     looked(views, counted(encoder, planes), tmp_path / "parts", number=2)
     assert len(planes) == 1 + VIEWS, "other slices"
+
+
+class Numbered(Views):
+    """Each view of each plane is of one gray of its own."""
+
+    def plane(self, view: int, index: int) -> FloatArray:
+        return np.full((1, SIDE, SIDE), (view * 12 + index) / 255, np.float32)
+
+
+def test_of_every_view_that_which_was_seen_of_it_is_learned(recipe: Recipe, splits: Splits) -> None:
+    views = Numbered(recipe, [picture.plane for picture in splits.train])
+    grays = [[view * 12 + index for index in range(12)] for view in range(VIEWS)]
+    maps = [torch.tensor(some).half()[:, None, None, None].expand(-1, 2, 1, 1) for some in grays]
+    recipe = replace(recipe, augmentation=())
+    learning = Imitation(recipe, views, untrained(recipe), workers=0)
+    loader, order = learning._loader(Seen(maps, torch.ones(2), 0.0))
+    pipeline, met = Pipeline(recipe.preprocessing), set[int]()
+    for order.epoch in range(VIEWS):
+        for images, wanted in loader:
+            for image, number in zip(images, wanted[:, 0, 0, 0].int().tolist(), strict=True):
+                met.add(number)
+                plane = np.full((1, SIDE, SIDE), number / 255, np.float32)
+                assert np.allclose(image.numpy(), pipeline.tensor(plane))
+    assert met == set(range(12 * VIEWS)), "in so many epochs every view of every slice"
 
 
 def test_what_the_encoder_sees_is_learned_and_the_head_is_left_alone(

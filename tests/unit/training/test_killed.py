@@ -111,8 +111,12 @@ def test_killed_while_it_imitates_and_resumed_a_run_ends_as_if_nothing_had_been(
     words = ["fit", "ct_covid", "--data", str(tmp_path / "slices"), "--name", "ours"]
     words += ["--workers", "0", "--runs", str(tmp_path)]
     words += [part for pair in settings.items() for part in ("--set", "=".join(pair))]
-    checkpoint = tmp_path / "killed" / "imitation" / "checkpoint.pt"
-    kill_once([*words, "--run", str(tmp_path / "killed")], checkpoint.is_file)
+    folder = tmp_path / "killed" / "imitation"
+    checkpoint = folder / "checkpoint.pt"
+    kill_once([*words, "--run", str(tmp_path / "killed")], (folder / "views/view1.pt").is_file)
+    assert not checkpoint.exists()
+    assert not (folder / "views/view15.pt").exists()
+    kill_once([*words, "--run", str(tmp_path / "killed"), "--resume"], checkpoint.is_file)
     assert 0 < torch.load(checkpoint, weights_only=True)["epoch"] < 40
     assert not (tmp_path / "killed" / "weights.safetensors").exists()
     for run in ("killed", "whole"):
