@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import pickle
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dicom_node.errors import BadInput
 from dicom_node.score.networks import StagedNetwork
+from training.errors import TrainingError
 from training.recipes.base import Recipe
 from training.runs import described
 
@@ -79,10 +84,15 @@ def save_checkpoint(path: Path, recipe: Recipe, digest: str, state: State) -> No
 
 
 def save_content(path: Path, content: dict[str, Any]) -> None:
-    """Write tensors and plain values; the file is the old or the new one, also if killed."""
-    part = path.with_name(path.name + ".part")
-    torch.save(content, part)
-    part.replace(path)
+    """Write tensors and plain values; the file is the old or the new one, also if killed.
+
+    Raises
+    ------
+    TrainingError
+        It cannot be written.
+    """
+    with _in_place_of(path) as part:
+        torch.save(content, part)
 
 
 def content_of(path: Path, *, mapped: bool = False) -> dict[str, Any]:
@@ -123,10 +133,25 @@ def load_checkpoint(path: Path, recipe: Recipe, digest: str, state: State) -> bo
 
 
 def save_weights(path: Path, network: nn.Module) -> None:
-    """Write a network's state dict as safetensors; never half a file, also if killed."""
+    """Write a network's state dict as safetensors; as `save_content`."""
     weights = {
         name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
     }
+    with _in_place_of(path) as part:
+        save_file(weights, part)
+
+
+@contextmanager
+def _in_place_of(path: Path) -> Iterator[Path]:
+    """A file beside that path, which takes its place once it is whole."""
     part = path.with_name(path.name + ".part")
-    save_file(weights, part)
-    part.replace(path)
+    try:
+        yield part
+        part.replace(path)
+    except (OSError, RuntimeError, SafetensorError) as error:  # each writer has its own for ENOSPC
+        part.unlink(missing_ok=True)
+        free = shutil.disk_usage(path.parent).free / 1e6
+        raise TrainingError(
+            f"{path} cannot be written ({error}); {free:.0f} MB are free there: make room, then "
+            "train on with --resume"
+        ) from error

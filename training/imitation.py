@@ -110,6 +110,7 @@ class Imitation:
         *body, _ = network.layer_groups()
         parameters = [*nn.ModuleList(body).parameters(), *self._last.parameters()]
         self._optimizer = torch.optim.AdamW(parameters, lr=_RATE, weight_decay=_WEIGHT_DECAY)
+        # As `_loader`: a last batch that is not full is left out, if it is not all.
         steps = max(1, len(views) // _BATCH) * recipe.imitation_epochs
         self._schedule = OneCycleLR(self._optimizer, _RATE, total_steps=steps, pct_start=_WARM_UP)
         self.epoch, self.seconds = 0, 0.0

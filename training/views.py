@@ -143,9 +143,10 @@ def look(
     maps, seconds = [], kept["seconds"]
     for view in range(VIEWS):
         file = folder / f"view{view}.pt"
-        if _kept(file) is None:
+        content = _kept(file)
+        if content is None:
             save_content(file, looking.seen(view, components))
-        content = content_of(file, mapped=True)
+            content = content_of(file, mapped=True)
         maps.append(content["maps"])
         seconds += content["seconds"]
     return Seen(maps, components.weights, seconds)

@@ -307,6 +307,23 @@ def test_an_interrupted_and_resumed_imitation_ends_as_one_that_was_not(
 
 
 @pytest.mark.usefixtures("published")
+@pytest.mark.parametrize("lost", ["weights.safetensors", "views/components.pt", "views/view0.pt"])
+def test_stopped_after_the_last_epoch_it_only_finishes(
+    recipe: Recipe, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """As if killed before the weights were written, or while what was seen was deleted."""
+    with monkeypatch.context() as patch:
+        patch.setattr(imitation.shutil, "rmtree", lambda *_, **__: None)
+        whole = taught(recipe, splits, tmp_path).state_dict()
+    (tmp_path / lost).unlink()
+    monkeypatch.setattr(imitation, "look", None)
+    again = taught(recipe, splits, tmp_path).state_dict()
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
+    left = {file.name for file in tmp_path.iterdir()}
+    assert left == {"weights.safetensors", "checkpoint.pt"}
+
+
+@pytest.mark.usefixtures("published")
 def test_what_was_imitated_is_kept_for_the_same_slices_and_settings_alone(
     recipe: Recipe, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
