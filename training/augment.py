@@ -6,7 +6,6 @@ public pictures on their way: JPEG, a small copy enlarged again, a frame.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,7 +28,7 @@ from PIL import Image
 
 from dicom_node.errors import BadInput
 from dicom_node.score.preprocessing import Scalar, TransformSpec
-from dicom_node.score.transforms import FloatArray
+from dicom_node.score.transforms import JPEG, FloatArray
 
 _SHARES_OF_SIDE = frozenset({"translate_range", "spatial_size", "max_spatial_size"})
 """Arguments that MONAI wants in pixels and a recipe states as shares of the side."""
@@ -60,12 +59,7 @@ class RandJPEG(RandomizableTransform):
         if not self._do_transform:
             return plane
         low, high = self._quality
-        quality = int(self.R.randint(low, high + 1))
-        encoded = io.BytesIO()
-        bytes_of_gray = np.rint(np.clip(plane[0], 0, 1) * 255).astype(np.uint8)
-        Image.fromarray(bytes_of_gray).save(encoded, "JPEG", quality=quality)
-        with Image.open(encoded) as decoded:
-            return np.asarray(decoded, dtype=np.float32)[np.newaxis] / np.float32(255)
+        return JPEG(int(self.R.randint(low, high + 1)))(plane)
 
 
 class RandLowResolution(RandomizableTransform):

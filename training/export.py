@@ -43,11 +43,12 @@ from training.gate import fit_scope, judge
 from training.metadata import Chosen, metadata, seal, write_json
 from training.names import check_name
 from training.onnx_export import write_onnx
+from training.others import Others
 from training.recipes.base import Recipe
 from training.runs import CONFIG, TIMING, WEIGHTS, read_json
 from training.variations import mild
 
-VERSION = "0.8.0"
+VERSION = "0.9.0"
 EVIDENCE = "docs/evidence.json"
 _GOLDEN_TOLERANCE = 1e-3
 _GOLDEN_IMAGES = ((320, 288, 0.0), (256, 384, 1.3), (224, 224, 2.6))
@@ -92,7 +93,7 @@ def export(
     folder: Path,
     *,
     version: str = VERSION,
-    others: Mapping[str, Sequence[FloatArray]] | None = None,
+    others: Sequence[Others] = (),
     confounding: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write the model folder and return its evidence; the last step makes it valid.
@@ -104,7 +105,7 @@ def export(
     folder
         The model folder to (re)write; its name becomes the model's.
     others
-        Planes (1, rows, columns) of other data sets by name, which the gate ought to refuse.
+        Pictures of other data sets, on which the gate is tried.
     confounding
         What `training.confounding` measured on the data set, for the card.
 
@@ -120,7 +121,7 @@ def export(
     shutil.rmtree(workshop, ignore_errors=True)
     built = workshop / folder.name
     try:
-        report = _build(recipe, splits, network, built, version, others or {})
+        report = _build(recipe, splits, network, built, version, others)
         report |= {
             "confounding": confounding,
             "training": _read(run, TIMING),
@@ -152,7 +153,7 @@ def _build(
     network: StagedNetwork,
     folder: Path,
     version: str,
-    others: Mapping[str, Sequence[FloatArray]],
+    others: Sequence[Others],
 ) -> dict[str, Any]:
     """Write everything but card and evidence, and measure what was written."""
     for part in ("configs", "models", "docs"):

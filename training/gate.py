@@ -8,7 +8,7 @@ mildly varied. What it refuses of altered ones and of other pictures is measured
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -21,6 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from dicom_node.score.alterations import Alterations
 from dicom_node.score.scope import ScopeGate, fit_gate
 from dicom_node.score.transforms import FloatArray, Pipeline
+from training.others import Others
 from training.variations import ALTERATIONS, STRANGERS, mild
 
 Standard = NDArray[np.float64]
@@ -28,7 +29,7 @@ Standard = NDArray[np.float64]
 Embed = Callable[[FloatArray], FloatArray]
 """A network: prepared images (N, 3, rows, columns) float32 to embeddings (N, D)."""
 
-COMPONENTS = 128
+COMPONENTS = 256
 IMAGES_PER_COMPONENT = 4
 ACCEPTED = 0.97
 """Share of the validation pictures and their mild variations that the limit lets pass, at least."""
@@ -135,7 +136,7 @@ def judge(
     pictures: Sequence[FloatArray],
     *,
     name: str,
-    others: Mapping[str, Sequence[FloatArray]],
+    others: Sequence[Others],
     seed: int,
 ) -> dict[str, dict[str, Any]]:
     """Share refused of the pictures, of mild variations, of outsiders made of them and of others.
@@ -146,7 +147,7 @@ def judge(
         Planes (1, rows, columns) float32 in [0, 1] that the gate was not fitted on, and what to
         call them.
     others
-        Pictures from elsewhere by name; what the gate was never meant for.
+        Pictures from elsewhere.
 
     Returns
     -------
@@ -175,8 +176,8 @@ def judge(
         result[kind] = seen(made, outside=True, word=word)
     for kind, change in STRANGERS.items():
         result[kind] = seen((change(plane, generator) for plane in pictures), outside=True)
-    for kind, planes in others.items():
-        result[kind] = seen(iter(planes), outside=True)
+    for other in others:
+        result[other.name] = seen(iter(other.planes), outside=other.outside)
     return result
 
 

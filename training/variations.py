@@ -7,14 +7,13 @@ without any foreign data.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from dicom_node.score.transforms import FloatArray
+from dicom_node.score.transforms import JPEG, FloatArray
 
 Generator = np.random.Generator
 
@@ -68,11 +67,7 @@ def _noisy(plane: FloatArray, generator: Generator) -> FloatArray:
 
 
 def _jpeg(plane: FloatArray, generator: Generator) -> FloatArray:
-    content = io.BytesIO()
-    picture = Image.fromarray(np.rint(np.clip(plane[0], 0, 1) * 255).astype(np.uint8))
-    picture.save(content, "JPEG", quality=int(generator.integers(*_QUALITY, endpoint=True)))
-    with Image.open(content) as read:
-        return np.asarray(np.asarray(read)[np.newaxis] / np.float32(255), dtype=np.float32)
+    return JPEG(int(generator.integers(*_QUALITY, endpoint=True)))(plane)
 
 
 _MILD: tuple[Callable[[FloatArray, Generator], FloatArray], ...] = (

@@ -6,6 +6,7 @@ no text of a folder is ever evaluated. All arrays are channel-first: (1, rows, c
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -90,8 +91,47 @@ class CropBody:
 _OPENING_PIXELS = 2
 
 
+class JPEG:
+    """Compress as an 8-bit gray JPEG and decompress again.
+
+    A network that learned from compressed pictures notices those that never were. Compressed alike,
+    they differ less to it.
+
+    Parameters
+    ----------
+    quality
+        Pillow's, 1 to 95.
+
+    Raises
+    ------
+    ValueError
+        Another quality.
+    """
+
+    def __init__(self, quality: int) -> None:
+        if not 1 <= quality <= _BEST_QUALITY:
+            raise ValueError(f"quality {quality} is not 1 to {_BEST_QUALITY}")
+        self.quality = quality
+
+    def __call__(self, image: FloatArray) -> FloatArray:
+        """Compress (1, r, c) float32 in [0, 1]; not a number everywhere where that is somewhere."""
+        plane = np.clip(np.asarray(image, dtype=np.float32)[0], 0, 1)
+        if np.isnan(plane).any():  # as bytes it would become a sound picture
+            return np.full((1, *plane.shape), np.nan, np.float32)
+        compressed = io.BytesIO()
+        picture = Image.fromarray(np.rint(plane * _WHITE).astype(np.uint8))
+        picture.save(compressed, "JPEG", quality=self.quality)
+        with Image.open(compressed) as read:
+            return np.asarray(read, dtype=np.float32)[np.newaxis] / np.float32(_WHITE)
+
+
+_BEST_QUALITY = 95
+_WHITE = 255
+
+
 _ALLOWED: dict[str, Callable[..., Any]] = {
     "CropBody": CropBody,
+    "JPEG": JPEG,
     "NormalizeIntensity": NormalizeIntensity,
     "RepeatChannel": RepeatChannel,
     "ResizeAntialiased": ResizeAntialiased,

@@ -40,6 +40,10 @@ LITE_TENSOR = (
     spec("NormalizeIntensity", subtrahend=127 / 255, divisor=128 / 255),
 )
 
+# The public films are JPEG files, the most of them of this quality. Compressed alike, films of an
+# archive do not look foreign, and traces of compression do not tell one source from another.
+COMPRESSED_LITE_TENSOR = (spec("JPEG", quality=75), *LITE_TENSOR)
+
 IMAGENET_TENSOR = (
     THREE_CHANNELS,
     spec(

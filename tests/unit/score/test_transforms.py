@@ -14,7 +14,7 @@ from dicom_node.score.bundle import Bundle
 from dicom_node.score.engine import Classifier
 from dicom_node.score.pixels import read_frame
 from dicom_node.score.preprocessing import Preprocessing, TransformSpec
-from dicom_node.score.transforms import CropBody, Pipeline, ResizeAntialiased
+from dicom_node.score.transforms import JPEG, CropBody, Pipeline, ResizeAntialiased
 from tests.unit.score.synthetic import Write, chest_like
 
 
@@ -45,7 +45,7 @@ def test_a_golden_radiograph_gives_the_recorded_tensor(cxr: Classifier) -> None:
     np.testing.assert_allclose(found, GOLDEN_RG1, atol=1e-4)
 
 
-GOLDEN_RG1 = [0.49508, 0.41844, 1.0, 0.73693, 0.85889]
+GOLDEN_RG1 = [0.49503, 0.4181, 1.0, 0.73438, 0.86719]
 
 
 def test_a_hounsfield_model_sees_the_body_through_the_lung_window(ct: Classifier) -> None:
@@ -79,7 +79,7 @@ def test_the_digest_follows_every_number(cxr_bundle: Bundle) -> None:
     again = Preprocessing.model_validate_json(declared.model_dump_json())
     assert again.digest() == declared.digest()
     changed = declared.model_dump(mode="json")
-    changed["tensor"][1]["arguments"]["divisor"] += 1e-6
+    changed["tensor"][-1]["arguments"]["divisor"] += 1e-6
     assert Preprocessing.model_validate(changed).digest() != declared.digest()
 
 
@@ -87,6 +87,32 @@ def test_shrinking_averages_over_all_pixels() -> None:
     checkerboard = (np.indices((448, 448)).sum(axis=0) % 2).astype(np.float32)[np.newaxis]
     small = ResizeAntialiased(224, 224)(checkerboard)
     np.testing.assert_allclose(small[0, 8:-8, 8:-8], 0.5, atol=1e-3)
+
+
+def test_a_picture_that_was_compressed_before_hardly_changes() -> None:
+    grain = np.random.default_rng(1).normal(0, 0.02, (1, 224, 224))
+    sharp = np.clip(chest_like(224, 224)[np.newaxis] / 255 + grain, 0, 1).astype(np.float32)
+    once = JPEG(75)(sharp)
+    twice = JPEG(75)(once)
+    assert once.shape == sharp.shape
+    assert once.dtype == np.float32
+    assert np.abs(once - sharp).max() > 4 / 255
+    assert np.abs(twice - once).mean() < 0.2 * np.abs(once - sharp).mean()
+    np.testing.assert_array_equal(JPEG(75)(3 * sharp - 1), JPEG(75)(np.clip(3 * sharp - 1, 0, 1)))
+
+
+def test_what_is_no_number_is_not_compressed_into_a_picture() -> None:
+    picture = np.full((1, 8, 8), 0.5, np.float32)
+    picture[0, 3, 3] = np.nan
+    assert np.isnan(JPEG(75)(picture)).all()
+
+
+@pytest.mark.parametrize("quality", [0, 96, "75"])
+def test_a_quality_that_jpeg_has_not_is_refused(quality: int | str, cxr_bundle: Bundle) -> None:
+    spec = TransformSpec(name="JPEG", arguments={"quality": quality})
+    declared = cxr_bundle.inference.preprocessing.model_copy(update={"tensor": (spec,)})
+    with pytest.raises(ModelError, match="does not take its arguments"):
+        Pipeline(declared)
 
 
 def test_an_image_without_a_body_is_not_cropped() -> None:

@@ -23,6 +23,7 @@ from training.evidence import strict_places, subgroups
 from training.export import VERSION, export
 from training.intervals import SEED
 from training.metrics import measure
+from training.others import Others
 from training.recipes import RECIPES
 from training.recipes.base import Recipe
 from training.runs import overridden
@@ -83,7 +84,8 @@ def test_the_node_accepts_what_was_exported(
 ) -> None:
     folder = tmp_path / "models" / "tiny"
     recipe = replace(recipe, seed=7)
-    report = export(recipe, splits, run, folder, others={"stripes": [splits.test[0].plane] * 3})
+    stripes = Others("stripes", [splits.test[0].plane] * 3)
+    report = export(recipe, splits, run, folder, others=[stripes])
     bundle = read_bundle(folder)
     assert bundle.version == VERSION
     section = bundle.metadata.dicom_node

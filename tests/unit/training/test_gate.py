@@ -11,6 +11,7 @@ from dicom_node.score.alterations import Alterations
 from dicom_node.score.preprocessing import Preprocessing, TransformSpec
 from dicom_node.score.transforms import FloatArray, Pipeline
 from training.gate import accepted, fit_scope, judge
+from training.others import Others
 from training.variations import ALTERATIONS, STRANGERS, Change, mild
 
 SIDE = 32
@@ -46,13 +47,16 @@ def embed(images: FloatArray) -> FloatArray:
 
 def test_the_gate_accepts_its_like_and_refuses_outsiders(pipeline: Pipeline) -> None:
     gate = fit_scope(embed, pipeline, planes(120, 1), planes(60, 2), groups=60, seed=3)
-    others = {"stripes": [np.tile(np.array([0, 1], np.float32), (1, SIDE, SIDE // 2))] * 5}
+    stripes = [np.tile(np.array([0, 1], np.float32), (1, SIDE, SIDE // 2))] * 5
+    others = [Others("stripes", stripes), Others("more of them", planes(20, 5), outside=False)]
     shares = judge(gate, embed, pipeline, planes(60, 4), name="new", others=others, seed=5)
     assert shares["new"]["refused"] <= 0.1
     assert shares["new, mildly varied"]["refused"] <= 0.15
     for name in ("noise", "squeezed to half the height", "stripes"):
         assert shares[name] == {"n": shares[name]["n"], "refused": 1.0, "outside": True}
     assert shares["stripes"]["n"] == 5
+    assert not shares["more of them"]["outside"]
+    assert shares["more of them"]["refused"] <= 0.1
     for name in ALTERATIONS:
         assert shares[name]["refused"] == 1
     assert set(STRANGERS) < set(shares)
@@ -71,7 +75,7 @@ def test_alterations_are_refused_that_lie_near_the_training_pictures(pipeline: P
     near = replace(gate, alterations=Alterations.none(64))
     kinds = ("upside down", "rotated by 180 degrees", "inverted")
     shares, by_distance = (
-        judge(asked, embed, pipeline, marked(60, 4), name="new", others={}, seed=5)
+        judge(asked, embed, pipeline, marked(60, 4), name="new", others=(), seed=5)
         for asked in (gate, near)
     )
     assert min(shares[name]["refused"] for name in kinds) > 0.9

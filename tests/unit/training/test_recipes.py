@@ -13,6 +13,7 @@ from dicom_node.score.manifest import ARCHITECTURE_NAMES, Aggregation, IntendedU
 from dicom_node.score.transforms import Pipeline
 from training.recipes import RECIPES, SHIPPED
 from training.recipes.base import Finding, Phase, Recipe, SplitPlan
+from training.recipes.common import LITE_TENSOR
 from training.runs import customised, described
 
 REPRODUCTIONS = {
@@ -65,7 +66,7 @@ def test_the_fallback_keeps_the_schedule_and_changes_the_backbone() -> None:
     changed = customised(base, name="mine", changes={"epochs": "1"}, fallback=True)
     assert (changed.name, changed.architecture) == ("mine", "EfficientNetLite0")
     assert changed.phases == (replace(base.phases[0], epochs=1),)
-    assert changed.preprocessing.tensor == RECIPES["cxr_pneumonia"].preprocessing.tensor
+    assert changed.preprocessing.tensor == LITE_TENSOR
     scratch = RECIPES["cnn_scratch_pneumonia_cxr"]
     assert customised(scratch, changes={}, fallback=True) == scratch
 
