@@ -71,7 +71,8 @@ def sent(orthanc: Orthanc, *paths: Path) -> list[SendOutcome]:
 def test_what_orthanc_has_is_what_lies_on_disk_however_often_it_is_sent(
     start_orthanc: Callable[..., Orthanc], outbox_to: Callable[..., Outbox]
 ) -> None:
-    orthanc = start_orthanc(node_port=free_port())
+    # That nothing new comes makes a study stable, which is a change, too.
+    orthanc = start_orthanc(node_port=free_port(), stable_age=600)
     outbox = outbox_to(orthanc)
     uids = [outbox.add(["PACS"]) for _ in range(10)]
     until(outbox, "delivered")
