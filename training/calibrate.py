@@ -1,4 +1,4 @@
-"""Temperature, biases and operating points, chosen on validation pictures and their variations."""
+"""Temperature, biases and operating points, chosen on pictures from which nothing was learned."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def probabilities(logits: Array, calibration: Calibration) -> Array:
 
 
 def operating_points(scores: Array, positive: NDArray[np.bool_]) -> list[dict[str, Any]]:
-    """Find three thresholds on validation images, ascending.
+    """Find three thresholds on pictures from which nothing was learned, ascending.
 
     `high_sensitivity` is the highest threshold with a sensitivity of at least `HIGH_SENSITIVITY`,
     `high_specificity` the lowest with a specificity of at least `HIGH_SPECIFICITY`, and at

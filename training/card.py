@@ -100,8 +100,9 @@ def _evidence(recipe: Recipe, report: Mapping[str, Any]) -> list[str]:
         *_table(["images", "n", *_METRICS, "refused"], rows),
         "",
         f"95 % intervals. Every image counts, refused by the scope gate or not. Threshold "
-        f"{report['threshold']}, chosen on validation. Produced by `python -m training export`; "
-        f"again by `python -m training evaluate {report['model']} {recipe.data_set}`.",
+        f"{report['threshold']}, chosen {_where_chosen(report)}. Produced by "
+        "`python -m training export`; again by "
+        f"`python -m training evaluate {report['model']} {recipe.data_set}`.",
         *_by_label(recipe, report),
     ]
 
@@ -151,7 +152,7 @@ def _thresholds(recipe: Recipe, section: Mapping[str, Any], report: Mapping[str,
         for point in finding["operating_points"]
     ]
     heads = ["finding", "operating point", "threshold", "sensitivity", "specificity"]
-    lines = [*_table(heads, rows), "", "On validation pictures and a mild variation of each."]
+    lines = [*_table(heads, rows), "", *_chosen(report)]
     tested = report.get("operating_points")
     if tested:
         figures = ("precision", "sensitivity", "specificity")
@@ -167,6 +168,31 @@ def _thresholds(recipe: Recipe, section: Mapping[str, Any], report: Mapping[str,
             *_table(["operating point", *figures], on_test),
         ]
     return lines
+
+
+def _where_chosen(report: Mapping[str, Any]) -> str:
+    if report.get("domains"):
+        return "on pictures of domains from which nothing was learned"
+    return "on validation"
+
+
+def _chosen(report: Mapping[str, Any]) -> list[str]:
+    """On which pictures the operating points were chosen, and what they make of each domain."""
+    domains = report.get("domains")
+    if not domains:
+        return ["On validation pictures and a mild variation of each."]
+    rows = [
+        [name, str(share["n"]), str(share["n_positive"]), _share(share)]
+        for name, share in domains.items()
+    ]
+    return [
+        "On pictures of domains from which nothing was learned, and a mild variation of each: "
+        "another network was trained without each domain, calibrated on validation pictures as "
+        "this one was, and scored the domain, beside validation pictures of the labels that the "
+        "domain lacks. At the threshold in use:",
+        "",
+        *_table(["domain", "n", "with the finding", "called right"], rows),
+    ]
 
 
 def _figure(value: float | None) -> str:
@@ -272,6 +298,8 @@ def _training(recipe: Recipe, section: Mapping[str, Any], report: Mapping[str, A
             f", taught by labels and, at a share of {recipe.teacher_weight:g}, by "
             f"{recipe.teachers} trainings that each left out another fold of the training pictures"
         )
+    if report.get("domains"):
+        epochs += f", and {len(report['domains'])} more without one domain each for the thresholds"
     lines = [
         f"Recipe `{made['recipe']}`: {epochs}, batch {recipe.batch_size}, "
         f"{recipe.optimizer}, initial weights: {recipe.weights}; the best validation epoch was "

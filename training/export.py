@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from dicom_node.score.transforms import FloatArray, Pipeline
 from training.calibrate import calibrate, operating_points
 from training.card import card
 from training.data import Picture, Splits
+from training.domains import Unseen, left_out, unseen
 from training.evidence import entries, measured
 from training.explain import randomised_correlation
 from training.gate import fit_scope, judge
@@ -46,7 +46,7 @@ from training.onnx_export import write_onnx
 from training.others import Others
 from training.recipes.base import Recipe
 from training.runs import CONFIG, TIMING, WEIGHTS, read_json
-from training.variations import mild
+from training.variations import also_varied
 
 VERSION = "0.9.0"
 EVIDENCE = "docs/evidence.json"
@@ -121,7 +121,8 @@ def export(
     shutil.rmtree(workshop, ignore_errors=True)
     built = workshop / folder.name
     try:
-        report = _build(recipe, splits, network, built, version, others)
+        strange = [unseen(left) for left in left_out(recipe, splits, run)]
+        report = _build(recipe, splits, network, built, version, others, strange)
         report |= {
             "confounding": confounding,
             "training": _read(run, TIMING),
@@ -154,6 +155,7 @@ def _build(
     folder: Path,
     version: str,
     others: Sequence[Others],
+    strange: Sequence[Unseen],
 ) -> dict[str, Any]:
     """Write everything but card and evidence, and measure what was written."""
     for part in ("configs", "models", "docs"):
@@ -161,7 +163,7 @@ def _build(
     declared = recipe.preprocessing
     write_onnx(network, declared.rows, declared.columns, folder)
     exported, pipeline = ExportedNetwork(folder), Pipeline(declared)
-    calibration, points, deviation = _calibrated(recipe, splits, network, exported)
+    calibration, points, deviation = _calibrated(recipe, splits, network, exported, strange)
     train, held_out = ([p.plane for p in part] for part in (splits.train, splits.validation))
     groups = len({picture.item.group or picture.item.path for picture in splits.validation})
     gate = fit_scope(exported.embed, pipeline, train, held_out, groups=groups, seed=recipe.seed)
@@ -192,6 +194,8 @@ def _build(
     seal(folder, content)
     report = measured(folder, recipe, splits)
     report["map_correlation_randomised"] = _sanity(recipe, splits, network)
+    threshold = report["threshold"]
+    report["domains"] = {each.name: each.described(recipe, threshold) for each in strange}
     return {**report, "scope_gate": judged, "metadata": content}
 
 
@@ -201,36 +205,31 @@ def _some(pictures: Sequence[Picture]) -> Sequence[Picture]:
 
 
 def _calibrated(
-    recipe: Recipe, splits: Splits, network: StagedNetwork, exported: ExportedNetwork
+    recipe: Recipe,
+    splits: Splits,
+    network: StagedNetwork,
+    exported: ExportedNetwork,
+    strange: Sequence[Unseen],
 ) -> tuple[Calibration, dict[str, list[dict[str, Any]]], float]:
     """Calibration, operating points by finding, and the deviation under bfloat16."""
     pipeline = Pipeline(recipe.preprocessing)
     if not splits.validation:
         raise BadInput(f"{recipe.name}: no validation pictures to calibrate on")
-    pictures = _also_varied(splits.validation, recipe.seed)
+    pictures = also_varied(splits.validation, recipe.seed)
     targets = np.array([picture.target for picture in pictures])
     logits = exported.logits(pipeline, pictures)
     calibration = calibrate(logits, targets, recipe.function)
     outputs = calibrated(logits, calibration)
+    said = np.concatenate([each.outputs for each in strange]) if strange else outputs
+    true = np.concatenate([each.targets for each in strange]) if strange else targets
     points = {
         entry.label: operating_points(
-            outputs[:, recipe.outputs.index(entry.label)],
-            targets == recipe.labels.index(entry.label),
+            said[:, recipe.outputs.index(entry.label)], true == recipe.labels.index(entry.label)
         )
         for entry in recipe.findings
     }
     rounded = calibrated(_bfloat16_logits(network, pipeline, pictures), calibration)
     return calibration, points, round(float(np.abs(rounded - outputs).max()), 4)
-
-
-def _also_varied(pictures: Sequence[Picture], seed: int) -> list[Picture]:
-    """Each picture and one mild variation of it.
-
-    Thresholds must hold for pictures that went through another hospital's pipeline, too; the
-    pictures of the set alone all went through one.
-    """
-    generator = np.random.default_rng(seed)
-    return [*pictures, *(replace(each, plane=mild(each.plane, generator)) for each in pictures)]
 
 
 def _bfloat16_logits(

@@ -21,7 +21,8 @@ from dicom_node.score.networks import StagedNetwork
 from training import runs
 from training.batches import training_loader
 from training.checkpoint import State, initial_state, load_checkpoint
-from training.data import Splits, without_fold
+from training.data import Picture, Splits, without_fold
+from training.domains import LeftOut, left_out
 from training.errors import TrainingError
 from training.guidance import GuidedLoss
 from training.imitation import IMITATION, imitate
@@ -29,6 +30,7 @@ from training.logs import Log, check_logs, open_logs
 from training.loop import PhaseLoop, Setting
 from training.losses import SoftLoss, class_weights, hard_targets
 from training.lr_find import find_rate
+from training.lung_field import Mask
 from training.lungs import lungs_on
 from training.phases import with_highest_rate
 from training.pretrained import initial_network, load_run, start_from
@@ -62,7 +64,8 @@ def fit(
     """Train on `splits.train`, choose on `splits.validation`; the test split is not looked at.
 
     A recipe of several members is trained once for each, in folders inside `run`, and `run` gets
-    the mean of their weights. Imitation and teachers come first, in folders inside `run`, too.
+    the mean of their weights. Imitation and teachers come first, a network without each domain
+    last, in folders inside `run`, too.
 
     Writes `weights.safetensors`, `config.json`, `history.json`, `timing.json`, `checkpoint.pt` and
     what `training.summary` draws into `run`.
@@ -83,6 +86,7 @@ def fit(
         Base recipe, name, changes and fallback, for `training.runs.recipe_of`.
     """
     _check(recipe, splits)
+    without = _without_domains(recipe, splits, run)
     check_logs(logs)
     run.mkdir(parents=True, exist_ok=True)
     processor = chosen_device(device)
@@ -93,8 +97,18 @@ def fit(
         "data": _described(splits),
         "environment": runs.environment(processor),
     }
+    lungs = _lungs(recipe, splits.train, run.parent / runs.PLANES, progress=progress)
     start = _Start(
-        weights_file, sha256, run.parent, processor, resume, workers, progress, tuple(logs), config
+        weights_file,
+        sha256,
+        run.parent,
+        processor,
+        resume,
+        workers,
+        progress,
+        tuple(logs),
+        config,
+        lungs,
     )
     spent = []
     if recipe.imitation_epochs:
@@ -113,6 +127,9 @@ def fit(
         stir(folders, run)
         started_from = runs.read_json(folders[0], runs.CONFIG)["started_from"]
         runs.write_json(run / runs.CONFIG, {**config, "started_from": started_from})
+    for left in without:
+        title = f"{recipe.name} without {left.name}"
+        spent.append(_train(left.recipe, left.splits, left.run, start, title)[1])
     runs.write_json(run / runs.TIMING, runs.summed_timing(spent))
     summarise(recipe, splits.validation, run, network)
 
@@ -130,8 +147,20 @@ class _Start:
     progress: bool
     logs: tuple[str, ...]
     config: Mapping[str, Any]
+    lungs: Mapping[Picture, Mask]
+    """Of the training pictures, where the recipe is guided by them."""
     imitated: Path | None = None
     """Weights that imitation left."""
+
+
+def _lungs(
+    recipe: Recipe, pictures: Sequence[Picture], cache: Path, *, progress: bool
+) -> dict[Picture, Mask]:
+    if not recipe.guided:
+        return {}
+    planes = [picture.plane for picture in pictures]
+    found = lungs_on(recipe.kind, planes, cache=cache, progress=progress)
+    return dict(zip(pictures, found, strict=True))
 
 
 def _initial(recipe: Recipe, start: _Start) -> tuple[StagedNetwork, str | None]:
@@ -191,6 +220,19 @@ def _teacher_splits(recipe: Recipe, splits: Splits) -> list[Splits]:
             "of each label, or train without (--set teachers=0)"
         ) from error
     return parts
+
+
+def _without_domains(recipe: Recipe, splits: Splits, run: Path) -> list[LeftOut]:
+    without = left_out(recipe, splits, run)
+    for left in without:
+        try:
+            _check(left.recipe, left.splits)
+        except TrainingError as error:
+            raise TrainingError(
+                f"thresholds cannot be tried on domain {left.name}, from which nothing would be "
+                f"learned: {error}"
+            ) from error
+    return without
 
 
 def _train(
@@ -278,12 +320,7 @@ def _setting(
     device = start.processor
     numbers = [picture.target for picture in splits.train]
     targets = hard_targets(numbers, recipe.function, len(recipe.labels))
-    lungs = None
-    if recipe.guided:
-        planes = [picture.plane for picture in splits.train]
-        lungs = lungs_on(
-            recipe.kind, planes, cache=start.runs / runs.PLANES, progress=start.progress
-        )
+    lungs = [start.lungs[picture] for picture in splits.train] if recipe.guided else None
     loader, order = training_loader(
         recipe, splits.train, targets, workers=start.workers, lungs=lungs
     )

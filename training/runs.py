@@ -35,7 +35,7 @@ _KG_PER_KWH = 0.4
 
 _PLAIN: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("batch_size", "seed", "members", "teachers", "imitation_epochs"), int),
-    **dict.fromkeys(("lung_attention", "lung_backgrounds", "teacher_weight"), float),
+    **dict.fromkeys(("lung_attention", "lung_backgrounds", "other_grays", "teacher_weight"), float),
     **dict.fromkeys(("architecture", "weights"), str),
 }
 """Fields of a recipe that a word sets."""
@@ -238,6 +238,7 @@ def _on_own_data(recipe: Recipe, data: str) -> Recipe:
     return replace(
         recipe,
         data_set=data,
+        domain=None,
         # A fold of many asks for many patients; a drawn share works for few as well.
         split=SplitPlan("stratified", validation=0.2, seed=recipe.split.seed),
         data_title=f"{data} (data of whoever trained this model)",

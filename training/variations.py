@@ -7,13 +7,15 @@ without any foreign data.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
 from dicom_node.score.transforms import JPEG, FloatArray
+from training.data import Picture
 
 Generator = np.random.Generator
 
@@ -34,6 +36,16 @@ def mild(plane: FloatArray, generator: Generator) -> FloatArray:
         if generator.uniform() < _CHANCE:
             plane = np.clip(change(plane, generator), 0, 1).astype(np.float32)
     return plane
+
+
+def also_varied(pictures: Sequence[Picture], seed: int) -> list[Picture]:
+    """All pictures, then one mild variation of each.
+
+    What is chosen must hold for pictures that went through another hospital's pipeline, too; those
+    of a set alone all went through one.
+    """
+    generator = np.random.default_rng(seed)
+    return [*pictures, *(replace(each, plane=mild(each.plane, generator)) for each in pictures)]
 
 
 def _moved(plane: FloatArray, generator: Generator) -> FloatArray:

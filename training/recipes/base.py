@@ -145,6 +145,10 @@ class Recipe:
         Manifest column that names the patient or document; None where there is none.
     keep
         Whether a manifest row of the training split may be learned from.
+    domain
+        Name of the site, scanner or series of a manifest row, "" where that is unknown: thresholds
+        are chosen on pictures of domains from which nothing was learned (`training.domains`). None
+        chooses them on validation pictures.
     architecture
         Name in `dicom_node.score.networks.ARCHITECTURES`.
     weights
@@ -183,6 +187,9 @@ class Recipe:
     lung_backgrounds
         Chance, in [0, 1], with which the lungs of a picture are shown before another background
         (`training.guidance`).
+    other_grays
+        Chance, in [0, 1], with which a picture takes the distribution of gray values of another
+        (`training.augment.with_grays_of`).
     published
         Figures of the published system by name; empty where there is none.
     system
@@ -224,6 +231,7 @@ class Recipe:
     license_text: str
     citation: str
     keep: Callable[[Mapping[str, str]], bool] = keep_all
+    domain: Callable[[Mapping[str, str]], str] | None = None
     init_from: str | None = None
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
@@ -237,6 +245,7 @@ class Recipe:
     imitation_epochs: int = 0
     lung_attention: float = 0.0
     lung_backgrounds: float = 0.0
+    other_grays: float = 0.0
     aggregation: Mapping[str, Any] | None = None
     operating_point: OperatingPoint = "balanced"
     published: Mapping[str, float] = field(default_factory=dict)
@@ -291,6 +300,7 @@ class Recipe:
             "lung_attention must not be negative, lung_backgrounds be in [0, 1]": (
                 self.lung_attention < 0 or not 0 <= self.lung_backgrounds <= 1
             ),
+            "other_grays must be in [0, 1]": not 0 <= self.other_grays <= 1,
             "mixup would mix the lungs that lung_attention or lung_backgrounds need": self.guided
             and self.mixup > 0,
             "aggregation belongs to kind ct_series, and to it alone": (self.kind == "ct_series")

@@ -32,6 +32,12 @@ def keep_off_covid3_test(row: Mapping[str, str]) -> bool:
     return row.get("patient_key") not in COVID3_TEST_PATIENTS
 
 
+def kermany_series(row: Mapping[str, str]) -> str:
+    """Which of the two series of normal films one is of; films of pneumonia are of none."""
+    series, number, _ = row.get("patient_key", "").partition("IM-")
+    return f"{series}IM" if number else ""
+
+
 THREE_CHANNELS = spec("RepeatChannel", repeats=3)
 
 LITE_TENSOR = (

