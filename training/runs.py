@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from dicom_node.errors import BadInput
 from training.data import Picture, Splits
 from training.recipes import RECIPES
-from training.recipes.base import Phase, Recipe, SplitPlan
+from training.recipes.base import DomainColumn, Phase, Recipe, SplitPlan
 
 CONFIG = "config.json"
 HISTORY = "history.json"
@@ -37,6 +37,7 @@ _PLAIN: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("batch_size", "seed", "members", "teachers", "imitation_epochs"), int),
     **dict.fromkeys(("lung_attention", "lung_backgrounds", "other_grays", "teacher_weight"), float),
     **dict.fromkeys(("architecture", "weights"), str),
+    "domain": DomainColumn,
 }
 """Fields of a recipe that a word sets."""
 OVERRIDES = ("epochs", "rate", "side", *_PLAIN)

@@ -121,6 +121,18 @@ def keep_undoubted(row: Mapping[str, str]) -> bool:
     return not row.get("label_flag")
 
 
+@dataclass(frozen=True, slots=True)
+class DomainColumn:
+    """Tells domains apart by a column of the data."""
+
+    name: str
+
+    def __call__(self, row: Mapping[str, str]) -> str:
+        """What the column says of a row, "" where it says nothing."""
+        _require(self.name in row, f"the data have no column {self.name!r} to tell domains by")
+        return row[self.name].strip()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """A system that can be trained, evaluated and exported by name.

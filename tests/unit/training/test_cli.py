@@ -25,6 +25,7 @@ TINY = [
     *("--set", "architecture=FiveBlockCNN", "--set", "weights=none", "--set", "side=32"),
     *("--set", "lung_attention=0", "--set", "lung_backgrounds=0"),
     *("--set", "epochs=1", "--set", "batch_size=4", "--set", "members=2"),
+    *("--set", "domain=site"),
 ]
 COMMANDS = (
     *("list", "prepare", "lr-find", "fit", "export", "all"),
@@ -63,9 +64,10 @@ def write_films(folder: Path) -> None:
         film = dataset_of(stored, PatientID=f"p{number}", **attributes)
         film.save_as(folder / f"{number}.dcm", enforce_file_format=True)
         split = "test" if number >= 12 else "train"
-        rows.append((f"{number}.dcm", ("healthy", "ill")[number % 2], split, f"p{number}"))
+        site = "north" if number < 2 else ""
+        rows.append((f"{number}.dcm", ("healthy", "ill")[number % 2], split, f"p{number}", site))
     with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("path", "label", "split", "patient_id"), *rows])
+        csv.writer(file).writerows([("path", "label", "split", "patient_id", "site"), *rows])
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +91,19 @@ def test_own_dicom_files_become_a_model_that_the_node_serves(place: Place) -> No
     assert result is not None
     assert bundle.name == "ours"
     assert bundle.metadata.dicom_node.labels == ("normal", "pneumonia")
+
+
+def test_thresholds_of_own_data_are_chosen_site_by_site(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = (place.root / "models" / "ours" / "docs" / "README.md").read_text()
+    assert "| north | 2 | 1 |" in card
+    assert "--set domain=site" in card
+    own = ["--data", str(place.table), "--label-map", "healthy=normal,ill=pneumonia"]
+    words = ["--name", "lost", "--runs", str(tmp_path), *TINY, "--set", "domain=hospital"]
+    assert main(["fit", "cxr_pneumonia", *own, *words]) == 2
+    assert "the data have no column 'hospital' to tell domains by" in capsys.readouterr().err
+    assert not (tmp_path / "lost").exists()
 
 
 def test_a_run_knows_the_recipe_and_the_data_it_came_from(place: Place) -> None:
