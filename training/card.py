@@ -172,7 +172,7 @@ def _thresholds(recipe: Recipe, section: Mapping[str, Any], report: Mapping[str,
 
 def _where_chosen(report: Mapping[str, Any]) -> str:
     if report.get("domains"):
-        return "on pictures of domains from which nothing was learned"
+        return "on domains from which nothing was learned (below)"
     return "on validation"
 
 
@@ -186,10 +186,10 @@ def _chosen(report: Mapping[str, Any]) -> list[str]:
         for name, share in domains.items()
     ]
     return [
-        "On pictures of domains from which nothing was learned, and a mild variation of each: "
-        "another network was trained without each domain, calibrated on validation pictures as "
-        "this one was, and scored the domain, beside validation pictures of the labels that the "
-        "domain lacks. At the threshold in use:",
+        "On pictures of domains from which nothing was learned, on validation pictures of labels "
+        "that no domain has, and on a mild variation of each: another network, a single training, "
+        "learned nothing of a domain, was calibrated on validation pictures as this one was, and "
+        "scored it. At the threshold in use:",
         "",
         *_table(["domain", "n", "with the finding", "called right"], rows),
     ]

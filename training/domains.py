@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from dicom_node.errors import BadInput
-from dicom_node.score.networks import build
+from dicom_node.score.networks import StagedNetwork, build
 from dicom_node.score.transforms import Pipeline
 from training import runs
 from training.batches import mixed_seed, predict_logits
@@ -45,7 +45,7 @@ class LeftOut:
     run
         Folder in which it is trained.
     splits
-        All other training and validation pictures.
+        All other training and validation pictures, but none of a patient of the domain.
     pictures
         Those of the domain.
     """
@@ -67,31 +67,37 @@ def left_out(recipe: Recipe, splits: Splits, run: Path) -> list[LeftOut]:
     """
     if recipe.domain is None:
         return []
-    parts = (splits.train, splits.validation)
-    domains = [[recipe.domain(picture.item.columns) for picture in part] for part in parts]
-    result = []
-    for number, name in enumerate(sorted({name for names in domains for name in names} - {""})):
-        pairs = [
-            list(zip(part, names, strict=True)) for part, names in zip(parts, domains, strict=True)
-        ]
-        train, validation = ([p for p, own in pair if own != name] for pair in pairs)
-        alone = replace(
-            recipe,
-            seed=mixed_seed(recipe.seed, _FIRST_SEED + number),
-            domain=None,
-            members=1,
-            teachers=0,
+    known = [*splits.train, *splits.validation]
+    by_name: dict[str, list[Picture]] = {}
+    for picture in known:
+        by_name.setdefault(recipe.domain(picture.item.columns), []).append(picture)
+    names = sorted(by_name.keys() - {""})
+    return [
+        LeftOut(
+            name,
+            replace(
+                recipe,
+                seed=mixed_seed(recipe.seed, _FIRST_SEED + number),
+                domain=None,
+                members=1,
+                teachers=0,
+            ),
+            run / f"without{number + 1}",
+            _without(splits, by_name[name]),
+            by_name[name],
         )
-        result.append(
-            LeftOut(
-                name,
-                alone,
-                run / f"without{number + 1}",
-                Splits(train, validation, []),
-                [picture for pair in pairs for picture, own in pair if own == name],
-            )
-        )
-    return result
+        for number, name in enumerate(names)
+    ]
+
+
+def _without(splits: Splits, pictures: Sequence[Picture]) -> Splits:
+    gone = set(pictures)
+    patients = {picture.item.group for picture in pictures} - {""}
+
+    def rest(part: Sequence[Picture]) -> list[Picture]:
+        return [p for p in part if p not in gone and p.item.group not in patients]
+
+    return Splits(rest(splits.train), rest(splits.validation), [])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,8 +109,8 @@ class Unseen:
     name
         Of the domain.
     outputs
-        (N, K) calibrated probabilities: of the domain's pictures, of validation pictures of the
-        labels that the domain has none of, and of a mild variation of each.
+        (N, K) calibrated probabilities: of the domain's pictures, of validation pictures of those
+        labels that no domain has, and of a mild variation of each.
     targets
         (N,) places of their labels.
     own
@@ -123,40 +129,52 @@ class Unseen:
         return {**share_with_interval(found == there), "n_positive": int(there.sum())}
 
 
-def unseen(left: LeftOut) -> Unseen:
-    """Let the network that was trained without a domain score it.
+def unseen(parts: Sequence[LeftOut]) -> list[Unseen]:
+    """Let the networks that were trained without a domain each score it.
 
-    It is calibrated on its own validation pictures, as the recipe's network is on its own, so that
-    probabilities can be compared.
+    Each is calibrated on its own validation pictures, as the recipe's network is on its own, so
+    that probabilities can be compared.
 
     Raises
     ------
     BadInput
-        It was not trained, or validation pictures of some label are missing without the domain.
+        A training is missing, not finished, or was one without other pictures.
     """
-    recipe = left.recipe
-    if not (left.run / runs.WEIGHTS).is_file():
-        raise BadInput(
-            f"run folder {left.run}: the network without {left.name} is missing; finish the run "
-            "with `python -m training fit --resume`"
-        )
-    network = build(recipe.architecture, len(recipe.outputs))
-    load_run(network, left.run / runs.WEIGHTS)
+    there = {picture.target for left in parts for picture in left.pictures}
+    return [_scored(left, there) for left in parts]
+
+
+def _scored(left: LeftOut, there: set[int]) -> Unseen:
+    recipe, network = left.recipe, _trained(left)
     pipeline = Pipeline(recipe.preprocessing)
     at_home = also_varied(left.splits.validation, recipe.seed)
-    home_logits = predict_logits(network, at_home, pipeline)
-    home_targets = _targets(at_home)
+    home_logits, home_targets = predict_logits(network, at_home, pipeline), _targets(at_home)
     calibration = calibrate(home_logits, home_targets, recipe.function)
     strangers = also_varied(left.pictures, recipe.seed)
-    targets = _targets(strangers)
-    lacking = ~np.isin(home_targets, targets)
-    logits = np.concatenate([predict_logits(network, strangers, pipeline), home_logits[lacking]])
+    nowhere = ~np.isin(home_targets, list(there))
+    logits = np.concatenate([predict_logits(network, strangers, pipeline), home_logits[nowhere]])
     return Unseen(
         left.name,
         probabilities(logits, calibration),
-        np.concatenate([targets, home_targets[lacking]]),
+        np.concatenate([_targets(strangers), home_targets[nowhere]]),
         np.arange(len(logits)) < len(left.pictures),
     )
+
+
+def _trained(left: LeftOut) -> StagedNetwork:
+    if not (left.run / runs.TIMING).is_file():
+        raise BadInput(
+            f"run folder {left.run}: the training without domain {left.name} is not finished; "
+            "`python -m training fit --resume` does it"
+        )
+    if runs.read_json(left.run, runs.CONFIG)["data"]["digest"] != runs.data_digest(left.splits):
+        raise BadInput(
+            f"run folder {left.run}: it is not what was trained without domain {left.name}, for "
+            "the domains of the data have changed; train again"
+        )
+    network = build(left.recipe.architecture, len(left.recipe.outputs))
+    load_run(network, left.run / runs.WEIGHTS)
+    return network
 
 
 def _targets(pictures: Sequence[Picture]) -> Indices:

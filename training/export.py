@@ -121,7 +121,7 @@ def export(
     shutil.rmtree(workshop, ignore_errors=True)
     built = workshop / folder.name
     try:
-        strange = [unseen(left) for left in left_out(recipe, splits, run)]
+        strange = unseen(left_out(recipe, splits, run))
         report = _build(recipe, splits, network, built, version, others, strange)
         report |= {
             "confounding": confounding,

@@ -89,6 +89,8 @@ def fit(
     without = _without_domains(recipe, splits, run)
     check_logs(logs)
     run.mkdir(parents=True, exist_ok=True)
+    for left in without:
+        (left.run / runs.TIMING).unlink(missing_ok=True)  # says that it is finished
     processor = chosen_device(device)
     config = {
         "made_from": dict(made_from or runs.made_plainly(recipe)),
@@ -129,7 +131,9 @@ def fit(
         runs.write_json(run / runs.CONFIG, {**config, "started_from": started_from})
     for left in without:
         title = f"{recipe.name} without {left.name}"
-        spent.append(_train(left.recipe, left.splits, left.run, start, title)[1])
+        _, timing = _train(left.recipe, left.splits, left.run, start, title)
+        runs.write_json(left.run / runs.TIMING, timing)
+        spent.append(timing)
     runs.write_json(run / runs.TIMING, runs.summed_timing(spent))
     summarise(recipe, splits.validation, run, network)
 
@@ -224,14 +228,21 @@ def _teacher_splits(recipe: Recipe, splits: Splits) -> list[Splits]:
 
 def _without_domains(recipe: Recipe, splits: Splits, run: Path) -> list[LeftOut]:
     without = left_out(recipe, splits, run)
+    problems = []
+    if recipe.domain is not None and not without:
+        problems.append("no training picture names a domain")
+    if without and recipe.imitation_epochs:
+        problems.append("imitation would see every domain (--set imitation_epochs=0)")
     for left in without:
         try:
             _check(left.recipe, left.splits)
         except TrainingError as error:
-            raise TrainingError(
-                f"thresholds cannot be tried on domain {left.name}, from which nothing would be "
-                f"learned: {error}"
-            ) from error
+            problems.append(f"without {left.name}: {error}")
+    if problems:
+        raise TrainingError(
+            f"domains cannot be left out in turn: {'; '.join(problems)}. Pictures that name no "
+            "domain are always learned from; --set domain=none trains without domains"
+        )
     return without
 
 

@@ -21,7 +21,7 @@ MANUFACTURER = "dicom_node project"
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What export chose on validation pictures.
+    """What export chose on pictures from which nothing was learned.
 
     Attributes
     ----------

@@ -37,7 +37,7 @@ _PLAIN: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("batch_size", "seed", "members", "teachers", "imitation_epochs"), int),
     **dict.fromkeys(("lung_attention", "lung_backgrounds", "other_grays", "teacher_weight"), float),
     **dict.fromkeys(("architecture", "weights"), str),
-    "domain": DomainColumn,
+    "domain": lambda word: None if word == "none" else DomainColumn(word),
 }
 """Fields of a recipe that a word sets."""
 OVERRIDES = ("epochs", "rate", "side", *_PLAIN)

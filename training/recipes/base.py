@@ -159,8 +159,8 @@ class Recipe:
         Whether a manifest row of the training split may be learned from.
     domain
         Name of the site, scanner or series of a manifest row, "" where that is unknown: thresholds
-        are chosen on pictures of domains from which nothing was learned (`training.domains`). None
-        chooses them on validation pictures.
+        are chosen on domains from which nothing was learned (`training.domains`). None chooses them
+        on validation pictures.
     architecture
         Name in `dicom_node.score.networks.ARCHITECTURES`.
     weights
@@ -211,7 +211,7 @@ class Recipe:
     findings
         What the model reports, the main finding first.
     operating_point
-        Which of the operating points, all chosen on validation, gives the threshold in use.
+        Which of the operating points gives the threshold in use.
     intended_use, aggregation, limits
         As `dicom_node.score.manifest` declares them.
     license, license_text
