@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,11 @@ def moments(node: Node) -> Iterator[tuple[str, Callable[[], bool]]]:
     yield "web", lambda: bool(newest())
 
 
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def test_each_stage_is_killed_in_turn_and_every_image_gives_exactly_one_result(
     make_node: Callable[..., Node], archive: StoreScp, tmp_path: Path
 ) -> None:
@@ -51,6 +57,7 @@ def test_each_stage_is_killed_in_turn_and_every_image_gives_exactly_one_result(
     killed = 0
     for number, (stage, now) in enumerate(moments(node)):
         before = len(node.jobs())
+        wait_for(lambda: _listens(node.port), 30, "the receiver is back")
         storescu(node.port, [radiograph(tmp_path, f"kill-{number}")])
         # Either the moment is seen and the stage killed in it, or it was too quick to be seen: the
         # stage is killed all the same.
@@ -97,13 +104,13 @@ def test_a_destination_that_was_down_gets_its_results_without_a_person(
         storescu(node.port, [radiograph(tmp_path, "down")])
 
         def tried() -> bool:
-            return any(
+            deliveries = [item for job in node.jobs() for item in job["deliveries"]]
+            return any(item["state"] == "delivered" for item in deliveries) and any(
                 item["attempts"] >= 2 and "refused the connection" in (item["last_error"] or "")
-                for job in node.jobs()
-                for item in job["deliveries"]
+                for item in deliveries
             )
 
-        wait_for(tried, 150, "two attempts at the dead destination")
+        wait_for(tried, 150, "two attempts at the dead destination, and a living one")
         (job,) = node.jobs()
         done = {item["destination"] for item in job["deliveries"] if item["state"] == "delivered"}
         assert done == {"alive"}  # a dead destination holds nobody up

@@ -43,5 +43,6 @@ def crash_matrix(
     keep_stages: Callable[..., StageKeeper], counting_archive: Archive, tmp_path: Path
 ) -> CrashMatrix:
     """A running node that sends to a counting archive."""
-    keeper = keep_stages(send_to=[counting_archive.scp.peer])
+    # Attempts are counted, so a busy machine must not end the lease of a process that lives.
+    keeper = keep_stages(send_to=[counting_archive.scp.peer], scoring={"lease": 30})
     return CrashMatrix(keeper, counting_archive, tmp_path / "sent")

@@ -41,10 +41,10 @@ def test_each_named_step_is_marked_at_one_place() -> None:
 
 def test_off_a_step_costs_less_than_a_microsecond() -> None:
     assert arm_failpoints({}) is False
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(100_000):
         failpoint(STEP)
-    assert time.perf_counter() - started < 0.1
+    assert time.process_time() - started < 0.1
 
 
 def test_an_error_comes_at_the_named_hit_only() -> None:

@@ -35,7 +35,8 @@ def test_orthanc_shows_one_sr_and_one_sc_more_in_each_study_and_sending_again_ch
     tmp_path: Path,
 ) -> None:
     node_port = free_port()
-    orthanc = start_orthanc(node_port=node_port)
+    # Long enough that slices which are slow to come are still one study.
+    orthanc = start_orthanc(node_port=node_port, stable_age=5)
     start_node(send_to=[orthanc.peer], database_url=database_url, dicom={"port": node_port})
     child = radiograph(tmp_path, "child")
     ct = real_ct(tmp_path / "ct", "adult")

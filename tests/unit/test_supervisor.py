@@ -69,7 +69,7 @@ def test_a_signal_that_kills_a_worker_twice_is_evidence_at_its_job(
             worker = f"{socket.gethostname()}:{process.pid}"
             connection.execute(text("UPDATE jobs SET worker = :w"), {"w": worker})
         supervisor._watch(child, time.monotonic())
-        assert memory_of(process.pid, peak=True) == child.peak_memory
+        assert 0 < child.peak_memory <= (memory_of(process.pid, peak=True) or 0)
         process.send_signal(signal)
         process.wait()
         supervisor._watch(child, time.monotonic())

@@ -192,7 +192,7 @@ def test_a_dead_destination_delays_no_other(
     silence = Silence()
     destinations = {
         "ALIVE": archive.destination(),
-        "SILENT": silence.destination(response_timeout=2),
+        "SILENT": silence.destination(response_timeout=5),
         "REFUSED": archive.destination(port=free_port()),
     }
     figures = {}
@@ -210,7 +210,8 @@ def test_a_dead_destination_delays_no_other(
         silence.close()
     ratio = figures["beside the dead"] / figures["alone"]
     print(f"{count} objects: {figures}, ratio {ratio:.2f}")
-    assert figures["beside the dead"] < 2 * figures["alone"] + 1  # the dead would cost 4 s and more
+    # The dead would cost 10 s and more.
+    assert figures["beside the dead"] < 2 * figures["alone"] + 5
 
 
 @pytest.mark.dcmtk

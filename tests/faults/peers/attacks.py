@@ -139,8 +139,9 @@ def _stall(port: int) -> str:
 
 def _drip(port: int) -> str:
     """Say that 16 kB come and send a byte now and then, so that no silence is ever long."""
-    with Peer(port, seconds=0.2) as peer:
+    with Peer(port) as peer:
         peer.associate().send(_command() + p_data(pdv(1, 0, bytes(50)), length=16_000))
+        peer.connection.settimeout(0.2)
         deadline = time.monotonic() + 20
         answer = "silent"
         while answer == "silent" and time.monotonic() < deadline:

@@ -69,7 +69,7 @@ def test_a_fast_sender_is_slowed_down_and_another_is_not(
     rate = 5
     limited = {"calling_ae_title": "FLOOD", "images_per_second": rate}
     _, node = start_receiver(peers=[limited, {"calling_ae_title": "URGENT"}])
-    paths = series(40)
+    paths = series(25)
     with (
         Sender(tool, node, "FLOOD", paths[:20]) as flood,
         Sender(tool, node, "URGENT", paths[20:]) as urgent,

@@ -160,20 +160,21 @@ def test_the_profile_is_bcp_195(
 def test_handshakes_that_stall_hold_nobody_up_and_are_ended(
     start_tls_receiver, modality_pair, logged
 ) -> None:
-    _, node = start_tls_receiver(request_timeout=1.5)
+    _, node = start_tls_receiver(request_timeout=5)
     stalled = [socket.create_connection(("127.0.0.1", node.port)) for _ in range(60)]
     for connection in stalled[::2]:
         connection.sendall(b"\x16\x03\x01\x02\x00\x01")  # the start of a ClientHello, no more
     started = time.monotonic()
     echo(client(node, modality_pair), "CT1")
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 5
     for connection in stalled:
-        connection.settimeout(10)
+        connection.settimeout(30)
         assert connection.recv(1) == b""
         connection.close()
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 15
     log = wait_for_line(logged, "connection_refused", "handshake_timeout")
-    assert log.count("connection_refused") <= 6
+    # Five a minute and a summary, and a minute may end meanwhile.
+    assert log.count("connection_refused") <= 11
 
 
 def shown_by(node: DestinationConfig, pair: Pair, ca_file: Path) -> str:
