@@ -125,20 +125,6 @@ class RandBorder(RandomizableTransform):
         return framed
 
 
-def with_grays_of(other: FloatArray, plane: FloatArray) -> FloatArray:
-    """A plane whose gray values are distributed as those of another, in the order that they had.
-
-    Exposure and processing then say nothing of a film. Both (1, r, c) float32 in [0, 1].
-    """
-    shares = np.linspace(0, 1, _LEVELS)
-    # A gray that many pixels have is one step of many quantiles, but must come once.
-    grays, places = np.unique(np.quantile(plane, shares), return_index=True)
-    matched = np.interp(plane, grays, np.quantile(other, shares)[places])
-    return np.asarray(matched, dtype=np.float32)
-
-
-_LEVELS = 257
-
 _ALLOWED: dict[str, Callable[..., Any]] = {
     constructor.__name__: constructor
     for constructor in (

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dicom_node.score.networks import Output
 from dicom_node.score.transforms import FloatArray, Pipeline
-from training.augment import augmenter, vary, vary_mask, with_grays_of
+from training.augment import augmenter, vary, vary_mask
 from training.data import Picture
 from training.guidance import before, random_background
 from training.lung_field import Mask
@@ -54,7 +54,6 @@ class VariedPictures(Dataset[dict[str, Any]]):
         self._targets = targets
         self._lungs = lungs
         self._backgrounds = recipe.lung_backgrounds
-        self._grays = recipe.other_grays
         self._seed = recipe.seed
         self._pipeline = Pipeline(recipe.preprocessing)
         side = recipe.preprocessing.rows
@@ -68,21 +67,20 @@ class VariedPictures(Dataset[dict[str, Any]]):
         epoch, index = draw
         seed = mixed_seed(self._seed, epoch, index)
         plane, mask = self._pictures[index].plane, self._lungs[index] if self._lungs else None
-        generator = np.random.default_rng(seed)
-        if mask is not None and generator.uniform() < self._backgrounds:
-            background = random_background(plane, self._other(index, generator), generator)
-            plane = before(background, plane, mask)
-        if self._grays and generator.uniform() < self._grays:
-            plane = with_grays_of(self._other(index, generator), plane)
+        if mask is not None:
+            plane = self._before_another(index, mask, np.random.default_rng(seed))
         image = self._pipeline.tensor(vary(self._augment, plane, seed))
         made = {"image": image, "label": self._targets[index], "index": index}
         if mask is not None:
             made["lungs"] = vary_mask(self._augment, mask, seed)
         return made
 
-    def _other(self, index: int, generator: np.random.Generator) -> FloatArray:
-        count = len(self._pictures)
-        return self._pictures[(index + int(generator.integers(1, count))) % count].plane
+    def _before_another(self, index: int, mask: Mask, generator: np.random.Generator) -> FloatArray:
+        plane, count = self._pictures[index].plane, len(self._pictures)
+        if generator.uniform() >= self._backgrounds:
+            return plane
+        other = self._pictures[(index + int(generator.integers(1, count))) % count].plane
+        return before(random_background(plane, other, generator), plane, mask)
 
 
 class EpochOrder(Sampler[_Draw]):

@@ -35,7 +35,7 @@ _KG_PER_KWH = 0.4
 
 _PLAIN: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("batch_size", "seed", "members", "teachers", "imitation_epochs"), int),
-    **dict.fromkeys(("lung_attention", "lung_backgrounds", "other_grays", "teacher_weight"), float),
+    **dict.fromkeys(("lung_attention", "lung_backgrounds", "teacher_weight"), float),
     **dict.fromkeys(("architecture", "weights"), str),
     "domain": lambda word: None if word == "none" else DomainColumn(word),
 }

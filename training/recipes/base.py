@@ -199,9 +199,6 @@ class Recipe:
     lung_backgrounds
         Chance, in [0, 1], with which the lungs of a picture are shown before another background
         (`training.guidance`).
-    other_grays
-        Chance, in [0, 1], with which a picture takes the distribution of gray values of another
-        (`training.augment.with_grays_of`).
     published
         Figures of the published system by name; empty where there is none.
     system
@@ -257,7 +254,6 @@ class Recipe:
     imitation_epochs: int = 0
     lung_attention: float = 0.0
     lung_backgrounds: float = 0.0
-    other_grays: float = 0.0
     aggregation: Mapping[str, Any] | None = None
     operating_point: OperatingPoint = "balanced"
     published: Mapping[str, float] = field(default_factory=dict)
@@ -312,7 +308,6 @@ class Recipe:
             "lung_attention must not be negative, lung_backgrounds be in [0, 1]": (
                 self.lung_attention < 0 or not 0 <= self.lung_backgrounds <= 1
             ),
-            "other_grays must be in [0, 1]": not 0 <= self.other_grays <= 1,
             "mixup would mix the lungs that lung_attention or lung_backgrounds need": self.guided
             and self.mixup > 0,
             "aggregation belongs to kind ct_series, and to it alone": (self.kind == "ct_series")

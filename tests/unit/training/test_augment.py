@@ -7,7 +7,7 @@ import pytest
 
 from dicom_node.errors import BadInput
 from dicom_node.score.preprocessing import TransformSpec
-from training.augment import RandBorder, RandJPEG, RandLowResolution, augmenter, vary, with_grays_of
+from training.augment import RandBorder, RandJPEG, RandLowResolution, augmenter, vary
 from training.recipes import RECIPES
 from training.recipes.common import spec
 
@@ -78,19 +78,3 @@ def test_shares_become_pixels_of_the_side() -> None:
 def test_what_cannot_be_is_refused(wrong: TransformSpec, words: str) -> None:
     with pytest.raises(BadInput, match=words):
         augmenter((wrong,), 1, 48)
-
-
-def test_a_picture_takes_the_grays_of_another_and_keeps_what_is_brighter_than_what() -> None:
-    other = (PLANE**3 / 2).astype(np.float32)
-    taken = with_grays_of(other, np.flip(PLANE, axis=1) * np.float32(0.5))
-    assert taken.dtype == np.float32
-    shares = np.linspace(0, 1, 21)
-    np.testing.assert_allclose(np.quantile(taken, shares), np.quantile(other, shares), atol=0.01)
-    order = np.argsort(np.flip(PLANE, axis=1), axis=None)
-    assert (np.diff(taken.ravel()[order]) >= 0).all()
-
-
-def test_a_picture_of_one_gray_takes_one_gray() -> None:
-    blank = np.full_like(PLANE, 0.3)
-    assert np.unique(with_grays_of(PLANE, blank)).size == 1
-    np.testing.assert_allclose(with_grays_of(blank, PLANE), 0.3)

@@ -219,9 +219,7 @@ def test_lungs_are_those_of_the_pictures_that_are_left(
     monkeypatch.setattr("training.fit.lungs_on", lungs)
     monkeypatch.setattr("training.fit.training_loader", watched)
     phases = (Phase(epochs=1, rates=1e-3),)
-    guided = replace(
-        recipe, lung_attention=1.0, lung_backgrounds=0.5, other_grays=0.5, phases=phases
-    )
+    guided = replace(recipe, lung_attention=1.0, lung_backgrounds=0.5, phases=phases)
     fit(guided, splits, tmp_path / "run", device="cpu", progress=False, workers=0)
     assert len(pairs) == 60 + 39 + 39
     for picture, mask in pairs:

@@ -179,20 +179,6 @@ def test_workers_do_not_change_what_is_drawn(recipe: Recipe, splits: Splits) -> 
         torch.testing.assert_close(one, other)
 
 
-def test_other_grays_are_those_of_another_training_picture(recipe: Recipe) -> None:
-    recipe = replace(recipe, augmentation=(), other_grays=1.0)
-    dark, bright = pictures(2, "train")
-    bright = replace(bright, plane=0.5 + bright.plane / 2)
-    targets = hard_targets([0, 1], "sigmoid", 2)
-    loader, _ = training_loader(recipe, [dark, bright], targets, workers=0)
-    (batch,) = loader
-    for index, image in zip(batch["index"], batch["image"], strict=True):
-        own, other = ((dark, bright), (bright, dark))[int(index)]
-        values = np.quantile(image[0].numpy(), (0.1, 0.5, 0.9))
-        np.testing.assert_allclose(values, np.quantile(other.plane, (0.1, 0.5, 0.9)), atol=0.01)
-        assert np.corrcoef(image[0].ravel(), own.plane.ravel())[0, 1] > 0.9
-
-
 def test_every_epoch_has_its_own_order() -> None:
     order = EpochOrder(20, seed=1)
     passes = []
