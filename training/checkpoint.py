@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from dicom_node.errors import BadInput
 from dicom_node.score.networks import StagedNetwork
 from training.errors import TrainingError
-from training.recipes.base import Recipe
+from training.recipes.base import REPORTED, Recipe
 from training.runs import described
 
 DAMAGED = (
@@ -77,7 +77,7 @@ def initial_state(recipe: Recipe, network: StagedNetwork) -> State:
 def save_checkpoint(path: Path, recipe: Recipe, digest: str, state: State) -> None:
     """Write the state; see `save_content`."""
     content = {name: getattr(state, name) for name in _PLAIN}
-    content |= {"recipe": described(recipe), "digest": digest}
+    content |= {"recipe": _learned_by(described(recipe)), "digest": digest}
     content["network"] = state.network.state_dict()
     content["average"] = state.average.state_dict() if state.average is not None else None
     save_content(path, content)
@@ -107,7 +107,8 @@ def load_checkpoint(path: Path, recipe: Recipe, digest: str, state: State) -> bo
     Raises
     ------
     BadInput
-        The file is damaged, or was written for another recipe or other data.
+        The file is damaged, or was written for other data or a recipe by which something else is
+        learned; what is only reported of a model may have changed.
     """
     if not path.is_file():
         return False
@@ -116,7 +117,7 @@ def load_checkpoint(path: Path, recipe: Recipe, digest: str, state: State) -> bo
     except DAMAGED as error:
         raise BadInput(f"{path} is damaged ({error}): delete it or leave out --resume") from error
     for what, found, own in (
-        ("recipe", content["recipe"], described(recipe)),
+        ("recipe", _learned_by(content["recipe"]), _learned_by(described(recipe))),
         ("data", content["digest"], digest),
     ):
         if found != own:
@@ -130,6 +131,10 @@ def load_checkpoint(path: Path, recipe: Recipe, digest: str, state: State) -> bo
     for name in _PLAIN:
         setattr(state, name, content[name])
     return True
+
+
+def _learned_by(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in recipe.items() if name not in REPORTED}
 
 
 def save_weights(path: Path, network: nn.Module) -> None:

@@ -6,7 +6,6 @@ interrupted and resumed ends as one that was not.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,8 +20,8 @@ from dicom_node.score.networks import StagedNetwork
 from training import runs
 from training.batches import training_loader
 from training.checkpoint import State, initial_state, load_checkpoint
-from training.data import Picture, Splits, without_fold
-from training.domains import LeftOut, left_out
+from training.data import Picture, Splits
+from training.divisions import check_pictures, teacher_splits, without_domains
 from training.errors import TrainingError
 from training.guidance import GuidedLoss
 from training.imitation import IMITATION, imitate
@@ -42,8 +41,6 @@ from training.teachers import Teachers, teacher_folders, teacher_recipe
 
 __all__ = ["TrainingError", "chosen_device", "fit"]
 
-_FEWEST = 2
-"""Training pictures of each class."""
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "signal: killed")
 
 
@@ -85,8 +82,9 @@ def fit(
     made_from
         Base recipe, name, changes and fallback, for `training.runs.recipe_of`.
     """
-    _check(recipe, splits)
-    without = _without_domains(recipe, splits, run)
+    check_pictures(recipe, splits)
+    taught_from = teacher_splits(recipe, splits)
+    without = without_domains(recipe, splits, run)
     check_logs(logs)
     run.mkdir(parents=True, exist_ok=True)
     for left in without:
@@ -117,7 +115,7 @@ def fit(
         imitated, timing = _imitation(recipe, splits, run / IMITATION, start)
         start = replace(start, imitated=imitated)
         spent.append(timing)
-    teachers, times = _teachers(recipe, splits, run, start)
+    teachers, times = _teachers(recipe, taught_from, run, start)
     spent += times
     folders = member_folders(recipe, run)
     for number, folder in enumerate(folders):
@@ -195,13 +193,13 @@ def _member(recipe: Recipe, number: int) -> Recipe:
 
 
 def _teachers(
-    recipe: Recipe, splits: Splits, run: Path, start: _Start
+    recipe: Recipe, parts: Sequence[Splits], run: Path, start: _Start
 ) -> tuple[Teachers | None, list[dict[str, Any]]]:
     """Train what teaches the recipe's own training, each kept at its best epoch; their times."""
-    if not recipe.teachers:
+    if not parts:
         return None, []
     networks, spent = [], []
-    folders, parts = teacher_folders(recipe, run), _teacher_splits(recipe, splits)
+    folders = teacher_folders(recipe, run)
     for number, (folder, part) in enumerate(zip(folders, parts, strict=True)):
         title = f"{recipe.name} {folder.name}/{len(folders)}"
         network, timing = _train(teacher_recipe(recipe, number), part, folder, start, title)
@@ -209,41 +207,6 @@ def _teachers(
         networks.append(network)
         spent.append(timing)
     return Teachers(networks, recipe.function, recipe.teacher_weight), spent
-
-
-def _teacher_splits(recipe: Recipe, splits: Splits) -> list[Splits]:
-    """The training pictures without the first fold, without the second, ..."""
-    folds = recipe.teachers
-    try:
-        parts = [without_fold(splits, recipe.split, folds=folds, fold=k) for k in range(folds)]
-        for part in parts:
-            _check(recipe, part)
-    except BadInput as error:
-        raise TrainingError(
-            f"the training pictures cannot be divided among {folds} teachers ({error}): add groups "
-            "of each label, or train without (--set teachers=0)"
-        ) from error
-    return parts
-
-
-def _without_domains(recipe: Recipe, splits: Splits, run: Path) -> list[LeftOut]:
-    without = left_out(recipe, splits, run)
-    problems = []
-    if recipe.domain is not None and not without:
-        problems.append("no training picture names a domain")
-    if without and recipe.imitation_epochs:
-        problems.append("imitation would see every domain (--set imitation_epochs=0)")
-    for left in without:
-        try:
-            _check(left.recipe, left.splits)
-        except TrainingError as error:
-            problems.append(f"without {left.name}: {error}")
-    if problems:
-        raise TrainingError(
-            f"domains cannot be left out in turn: {'; '.join(problems)}. Pictures that name no "
-            "domain are always learned from; --set domain=none trains without domains"
-        )
-    return without
 
 
 def _train(
@@ -287,20 +250,6 @@ def chosen_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise BadInput(f"device {name!r} cannot be used: {error}") from error
     return device
-
-
-def _check(recipe: Recipe, splits: Splits) -> None:
-    for part, pictures, fewest in (
-        ("training", splits.train, _FEWEST),
-        ("validation", splits.validation, 1),
-    ):
-        counts = Counter(picture.target for picture in pictures)
-        for index, label in enumerate(recipe.labels):
-            if counts[index] < fewest:
-                raise TrainingError(
-                    f"{counts[index]} {part} pictures of {label!r}, {fewest} or more are needed: "
-                    "add pictures of that label, or change the recipe's split"
-                )
 
 
 def _described(splits: Splits) -> dict[str, Any]:

@@ -315,6 +315,12 @@ class Recipe:
         }
 
 
+REPORTED = (
+    *("title", "data_title", "published", "system", "citation", "limits", "license"),
+    *("license_text", "findings", "operating_point", "intended_use", "aggregation"),
+)
+"""Fields of a recipe that say what is reported of a model, and how; training asks none of them."""
+
 _CHOICES: dict[str, tuple[str, ...]] = {
     "function": get_args(Function),
     "weights": get_args(Weights),
