@@ -211,9 +211,10 @@ def parallel_associations(number: int) -> Callable[[int], str]:
 
     def run(port: int) -> str:
         with ExitStack() as stack:
-            peers = [stack.enter_context(Peer(port, seconds=30)) for _ in range(number)]
-            for peer in peers:
-                peer.send(associate_rq())
+            peers = []
+            for _ in range(number):
+                peers.append(stack.enter_context(Peer(port, seconds=30)))
+                peers[-1].send(associate_rq())  # at once: the node does not wait long for it
             answers = {re.sub(r" .*", "", peer.answer()) for peer in peers}
             return "+".join(sorted(answers))
 
