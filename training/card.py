@@ -18,7 +18,7 @@ _SPLITS = {
 }
 _METRICS = ("auc", "accuracy", "sensitivity", "specificity", "precision", "f1")
 _OF_A_LABEL = ("auc", "sensitivity", "specificity", "precision")
-_WHOLE = "whole picture"
+_WHOLE, _BORDER = "whole picture", "border of 10 % alone"
 
 
 def card(recipe: Recipe, metadata: Mapping[str, Any], report: Mapping[str, Any]) -> str:
@@ -31,7 +31,7 @@ def card(recipe: Recipe, metadata: Mapping[str, Any], report: Mapping[str, Any])
         ["", "## Intended use", *_use(section["intended_use"])],
         ["", "## Evidence", *_evidence(recipe, report), "", *_thresholds(recipe, section, report)],
         ["", "## Groups", *_groups(report)],
-        ["", "## What the scope gate refuses", *_gate(section, report)],
+        ["", "## What the scope gate refuses", *_gate(recipe, section, report)],
         ["", "## What the model looks at", *_attention(recipe, report)],
         ["", "## Known flaws", *(f"- {limit}" for limit in recipe.limits)],
         ["", "## Data and licence", *_data(recipe)],
@@ -45,24 +45,40 @@ def _first_words(recipe: Recipe, report: Mapping[str, Any]) -> list[str]:
     measured = report.get("confounding")
     if not measured:
         return [str(recipe.intended_use["statement"])]
-    split = "test" if "test" in measured["chance"] else "train"
-    by_part = {
-        part: max(
-            (figures[split] for figures in kinds.values()), key=lambda figure: figure["accuracy"]
-        )
-        for part, kinds in measured["accuracy"].items()
-        if part != _WHOLE
-    }
-    best = max(by_part, key=lambda part: by_part[part]["accuracy"])
-    border = by_part["border of 10 % alone"]
+    told = [
+        f"of the {_counted(measured, split)} {_told_apart(measured, split)}"
+        for split in ("train", "test")
+        if split in measured["chance"]
+    ]
     return [
-        f"Its data are confounded: {_share(border)} of the {split} pictures are told apart by the "
-        f"outer border of 10 % alone, without any lung, and {_share(by_part[best])} by the most "
-        f"telling part ({best}), where chance gives {measured['chance'][split]:.2f}; so the "
-        "figures below measure where a picture comes from, not disease.",
+        f"Its data are confounded: {recipe.confounded_by}{'; ' if recipe.confounded_by else ''}"
+        f"without any lung, {', and '.join(told)}; so the figures below measure where a picture "
+        "comes from, not disease.",
         "",
         str(recipe.intended_use["statement"]),
     ]
+
+
+def _counted(measured: Mapping[str, Any], split: str) -> str:
+    figure = next(iter(measured["accuracy"][_BORDER].values()))[split]
+    how = "training pictures (cross-validated by patient)" if split == "train" else "test pictures"
+    return f"{figure['n']} {how}"
+
+
+def _told_apart(measured: Mapping[str, Any], split: str) -> str:
+    """The share that parts without lungs give, the border's first, each by its best features."""
+    by_part = {
+        part: max((kind[split] for kind in kinds.values()), key=lambda figure: figure["accuracy"])
+        for part, kinds in measured["accuracy"].items()
+        if part != _WHOLE
+    }
+    border = by_part.pop(_BORDER)
+    part, other = max(by_part.items(), key=lambda item: item[1]["accuracy"])
+    more = f" and {_share(other)} by {part}" if other["accuracy"] > border["accuracy"] else ""
+    return (
+        f"{_share(border)} are told apart by the {_BORDER}{more}, where chance gives "
+        f"{measured['chance'][split]:.2f}"
+    )
 
 
 def _share(figure: Mapping[str, Any]) -> str:
@@ -152,7 +168,7 @@ def _thresholds(recipe: Recipe, section: Mapping[str, Any], report: Mapping[str,
         for point in finding["operating_points"]
     ]
     heads = ["finding", "operating point", "threshold", "sensitivity", "specificity"]
-    lines = [*_table(heads, rows), "", *_chosen(report)]
+    lines = [*_table(heads, rows), "", *_chosen(report), *_coinciding(section)]
     tested = report.get("operating_points")
     if tested:
         figures = ("precision", "sensitivity", "specificity")
@@ -195,6 +211,22 @@ def _chosen(report: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _coinciding(section: Mapping[str, Any]) -> list[str]:
+    """Which findings have one threshold for all points, and why."""
+    labels = [
+        finding["label"]
+        for finding in section["findings"]
+        if len({point["threshold"] for point in finding["operating_points"]}) == 1
+    ]
+    if not labels:
+        return []
+    return [
+        "",
+        f"The points of {' and '.join(labels)} are one: a single threshold calls all of those "
+        "pictures right, so that they cannot tell the points apart.",
+    ]
+
+
 def _figure(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
 
@@ -210,7 +242,7 @@ def _groups(report: Mapping[str, Any]) -> list[str]:
     return _table(["column", "group", "n", "with the finding", "called right"], rows)
 
 
-def _gate(section: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
+def _gate(recipe: Recipe, section: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
     rows = [
         [
             name,
@@ -221,13 +253,16 @@ def _gate(section: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
         ]
         for name, figure in report["scope_gate"].items()
     ]
+    lateral = " Lateral films were not at hand: nothing is known of them."
+    unknown = lateral if recipe.kind == "cxr_image" else ""
     return [
         "The gate asks the network's own embedding how far a picture is from the training "
         "pictures, and whether it looks like an altered one; the limit "
         f"({section['scope_gate']['limit']:.3f}) was set on validation pictures and mild "
         "variations of them. All pictures below were made of those of the first row by formula, or "
         "are named. Of the kinds with a figure in the last column, which says how many the gate "
-        "calls by the right word, it learned from training pictures; of the others it never did.",
+        "calls by the right word, it learned from training pictures; of the others it never did."
+        f"{unknown}",
         "",
         *_table(["pictures", "n", "ought to be refused", "refused", "called so"], rows),
     ]
@@ -302,8 +337,8 @@ def _training(recipe: Recipe, section: Mapping[str, Any], report: Mapping[str, A
         epochs += f", and {len(report['domains'])} more without one domain each for the thresholds"
     lines = [
         f"Recipe `{made['recipe']}`: {epochs}, batch {recipe.batch_size}, "
-        f"{recipe.optimizer}, initial weights: {recipe.weights}; the best validation epoch was "
-        f"kept. Probabilities: {recipe.function}(logits / "
+        f"{recipe.optimizer}, initial weights: {_began_at(recipe, report)}; the best validation "
+        f"epoch was kept. Probabilities: {recipe.function}(logits / "
         f"{section['calibration']['temperature']:.4f} + [{bias}]), fitted on validation for "
         "equally frequent classes. Heat map: Grad-CAM, computed in the forward pass. bfloat16 "
         f"changes a validation probability by at most {section['bfloat16_deviation']}.",
@@ -317,7 +352,19 @@ def _training(recipe: Recipe, section: Mapping[str, Any], report: Mapping[str, A
             f"{timing['carbon_kg']:.2g} kg CO2, assuming {timing['watts_assumed']:.0f} W and "
             f"{timing['kg_co2_per_kwh_assumed']} kg/kWh.",
         ]
-    return [*lines, "", f"Train again: `{_command(made)}` (seed {recipe.seed})."]
+    first = report.get("started_from")
+    before = f"`python -m training fit {first}`, then " if first else ""
+    return [*lines, "", f"Train again: {before}`{_command(made)}` (seed {recipe.seed})."]
+
+
+def _began_at(recipe: Recipe, report: Mapping[str, Any]) -> str:
+    """The published weights, or the run whose backbone was taken instead."""
+    first = report.get("started_from")
+    return (
+        f"those of the run `{first}`, whose own training is not in the time"
+        if first
+        else (recipe.weights)
+    )
 
 
 def _duration(seconds: float) -> str:

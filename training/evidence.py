@@ -15,6 +15,7 @@ from training.confounding import share_with_interval
 from training.data import Picture, Splits, data_dir, strict_test
 from training.explain import Explained, explained_cases, looked_at
 from training.intervals import SEED
+from training.judged import judge
 from training.metrics import FIGURES, measure
 from training.recipes.base import Recipe
 
@@ -56,8 +57,14 @@ def measured(folder: Path, recipe: Recipe, splits: Splits) -> dict[str, Any]:
         scores = classifier.predict([classifier.pipeline.tensor(p.plane) for p in pictures])
         report["splits"][name] = _figures(classifier, recipe, scores, pictures)
         explained = explained_cases(classifier, scores, pictures)
-        right = explained.truth == explained.called
-        report["subgroups"] = subgroups(pictures, right, explained.truth)
+        judged = judge(
+            np.array([picture.target for picture in pictures], dtype=np.int64),
+            np.asarray(scores.outputs, dtype=np.float64),
+            labels=recipe.labels,
+            positive=recipe.positive,
+            threshold=report["threshold"],
+        )
+        report["subgroups"] = subgroups(pictures, judged.right, judged.truth)
         if pictures is (splits.test or splits.validation):
             report |= looked_at(classifier, explained, pictures, segment=recipe.guided)
         if name == "test":
@@ -105,8 +112,8 @@ def subgroups(
     Parameters
     ----------
     right, truth
-        (N,): whether the threshold of the main finding says what the label says, and whether the
-        finding is there.
+        (N,): whether the label that is called is the true one, and whether the main finding is
+        there.
     """
     result: dict[str, dict[str, Any]] = {}
     for column in SUBGROUPS:

@@ -123,10 +123,11 @@ def export(
     try:
         strange = unseen(left_out(recipe, splits, run))
         report = _build(recipe, splits, network, built, version, others, strange)
+        config = _read(run, CONFIG) or {}
         report |= {
             "confounding": confounding,
             "training": _read(run, TIMING),
-            "made_from": (_read(run, CONFIG) or {}).get("made_from"),
+            **{name: config.get(name) for name in ("made_from", "started_from")},
         }
         _finish(recipe, built, report)
         read_bundle(built)
@@ -168,14 +169,15 @@ def _build(
     groups = len({picture.item.group or picture.item.path for picture in splits.validation})
     gate = fit_scope(exported.embed, pipeline, train, held_out, groups=groups, seed=recipe.seed)
     gate.save(folder / SCOPE)
+    some = _some(splits.test or splits.validation)
     # What was written is judged, not what was meant.
     gate = ScopeGate.load(folder / SCOPE, gate.limit, gate.alterations.words)
     judged = judge(
         gate,
         exported.embed,
         pipeline,
-        [picture.plane for picture in _some(splits.test or splits.validation)],
-        name="official test split" if splits.test else "validation",
+        [picture.plane for picture in some],
+        name=_name_of(some, splits),
         others=others,
         seed=recipe.seed,
     )
@@ -202,6 +204,13 @@ def _build(
 def _some(pictures: Sequence[Picture]) -> Sequence[Picture]:
     """Every second, third... picture, so that all labels are among them."""
     return pictures[:: max(1, len(pictures) // _JUDGED)][:_JUDGED]
+
+
+def _name_of(some: Sequence[Picture], splits: Splits) -> str:
+    name, every = (
+        ("official test split", splits.test) if splits.test else ("validation", splits.validation)
+    )
+    return name if len(some) == len(every) else f"{len(some)} of the {name}"
 
 
 def _calibrated(

@@ -17,6 +17,10 @@ from dicom_node.score.transforms import Pipeline
 from training.recipes.base import Finding, Recipe, Triplet
 
 MANUFACTURER = "dicom_node project"
+_SCHEMA = (
+    "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
+    "meta_schema_20240725.json"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class Chosen:
 def metadata(recipe: Recipe, name: str, version: str, chosen: Chosen) -> dict[str, Any]:
     """The content of `metadata.json`, without anything that is measured on the finished folder."""
     return {
+        "schema": _SCHEMA,
         "version": version,
         "changelog": {version: f"Exported from recipe {recipe.name}."},
         "monai_version": installed("monai"),

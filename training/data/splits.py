@@ -82,36 +82,41 @@ def learnable(
 def strict_test(
     test: Sequence[Picture], learned: Sequence[Picture], duplicates: Path | None = None
 ) -> list[Picture]:
-    """Test pictures of undoubted label that are no relatives of what was learned.
+    """Test pictures of undoubted label that are no relatives of what was learned, nor copies.
 
     Left out: a `label_flag`, a group that was learned from, a `dup_group` shared with any learned
-    picture or, where `duplicates` (a `duplicates.csv`) is there, a copy in another split.
+    picture or one before it or, where `duplicates` (a `duplicates.csv`) is there, a copy in another
+    split or of one before it.
     """
     groups = {picture.item.group for picture in learned} - {""}
     copies = {picture.item.columns.get("dup_group", "") for picture in learned} - {""}
-    copied = _copied_across(duplicates)
-    return [
-        picture
-        for picture in test
-        if picture.item.group not in groups
-        and picture.item.columns.get("dup_group", "") not in copies
-        and not picture.item.columns.get("label_flag")
-        and picture.item.path not in copied
-    ]
+    twins = _twins(duplicates)
+    there = {picture.item.path for picture in test}
+    kept: list[Picture] = []
+    known: set[str] = set()
+    for picture in test:
+        item, own = picture.item, picture.item.columns.get("dup_group", "")
+        if item.group in groups or own in copies or item.columns.get("label_flag"):
+            continue
+        if any(twin not in there or twin in known for twin in twins.get(item.path, ())):
+            continue
+        kept.append(picture)
+        known.add(item.path)
+        copies |= {own} - {""}
+    return kept
 
 
-def _copied_across(duplicates: Path | None) -> set[str]:
+def _twins(duplicates: Path | None) -> dict[str, set[str]]:
+    """Paths of the copies of each picture in its own set."""
+    found: dict[str, set[str]] = {}
     if duplicates is None or not duplicates.is_file():
-        return set()
+        return found
     with duplicates.open(encoding="utf-8", newline="") as file:
-        return {
-            row[f"path_{side}"]
-            for row in csv.DictReader(file)
-            if row["kind"] in {"identical", "near_duplicate"}
-            and row["set_a"] == row["set_b"]
-            and row["split_a"] != row["split_b"]
-            for side in "ab"
-        }
+        for row in csv.DictReader(file):
+            if row["kind"] in {"identical", "near_duplicate"} and row["set_a"] == row["set_b"]:
+                found.setdefault(row["path_a"], set()).add(row["path_b"])
+                found.setdefault(row["path_b"], set()).add(row["path_a"])
+    return found
 
 
 def _fold(pictures: list[Picture], plan: SplitPlan) -> tuple[list[Picture], list[Picture]]:

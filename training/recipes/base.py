@@ -205,6 +205,9 @@ class Recipe:
         What was published, in words.
     citation
         Where.
+    confounded_by
+        What besides disease tells the labels of the set apart, for the first sentence of the card;
+        empty where nothing is known.
     findings
         What the model reports, the main finding first.
     operating_point
@@ -258,6 +261,7 @@ class Recipe:
     operating_point: OperatingPoint = "balanced"
     published: Mapping[str, float] = field(default_factory=dict)
     system: str = ""
+    confounded_by: str = ""
 
     def __post_init__(self) -> None:
         for problem, wrong in self._problems().items():
@@ -317,7 +321,14 @@ class Recipe:
 
 REPORTED = (
     *("title", "data_title", "published", "system", "citation", "limits", "license"),
-    *("license_text", "findings", "operating_point", "intended_use", "aggregation"),
+    *(
+        "license_text",
+        "confounded_by",
+        "findings",
+        "operating_point",
+        "intended_use",
+        "aggregation",
+    ),
 )
 """Fields of a recipe that say what is reported of a model, and how; training asks none of them."""
 

@@ -105,7 +105,7 @@ def ct_slice(side: int, tensor: tuple[TransformSpec, ...], *, clipped: float) ->
 
 
 KERMANY_TITLE = "Kermany 2018 chest radiographs (Guangzhou), official split"
-KERMANY_LICENSE = "CC BY 4.0 (data), Apache-2.0 (weights); research use only"
+KERMANY_LICENSE = "CC BY 4.0 (data), Apache-2.0 (weights); made for research"
 KERMANY_TEXT = """\
 Training data: Labeled Optical Coherence Tomography (OCT) and Chest X-Ray Images for
 Classification, version 2, Daniel Kermany, Kang Zhang, Michael Goldbaum; Mendeley Data,
@@ -165,9 +165,13 @@ COVID_CXR_USE: dict[str, Any] = {
     "minimum_rows": 200,
     "minimum_columns": 200,
 }
+COVID_CXR_CONFOUNDED = (
+    "COVID-19 films are PA films of adults out of papers, all others AP films of children of one "
+    "hospital"
+)
 COVID_CXR_LIMITS = (
-    "Class, source, age group and view are confounded in this set: COVID-19 films are PA films of "
-    "adults out of papers, all others AP films of children of one hospital. What the network "
+    "Class, source, age group and view are confounded in this set: "
+    f"{COVID_CXR_CONFOUNDED}. What the network "
     "tells apart is the source; its accuracy says nothing about COVID-19.",
     "Brightness of the corners, contrast and aspect ratio alone tell the classes apart in part.",
     "The films of the other classes are also in the training split of the pneumonia set: a model "
@@ -231,7 +235,7 @@ ImageNet apply), or, where they could not be had, those of an EfficientNet-Lite 
 (Apache License 2.0): the run's config.json says which.
 """
 OPEN_WEIGHTS = """
-The weights in this folder: Apache License 2.0. Research use only; not a medical device.
+The weights in this folder: Apache License 2.0. Made for research; not a medical device.
 """
 CLOSED_WEIGHTS = """
 The weights in this folder may be used for research and software testing only. Not a medical device.

@@ -33,6 +33,7 @@ RECIPE = Recipe(
     seed=20261121,
     findings=(common.COVID, common.BACTERIAL_PNEUMONIA),
     intended_use=common.COVID_CXR_USE,
+    confounded_by=common.COVID_CXR_CONFOUNDED,
     limits=(
         *common.COVID_CXR_LIMITS,
         "Training began at the weights of cxr_pneumonia. It learned from none of the test films, "
@@ -42,6 +43,9 @@ RECIPE = Recipe(
         "hopeful.",
     ),
     license=common.COVID_CXR_LICENSE,
-    license_text=common.COVID_CXR_TEXT + common.LITE_WEIGHTS_TEXT + common.CLOSED_WEIGHTS,
+    license_text=common.COVID_CXR_TEXT
+    + common.LITE_WEIGHTS_TEXT
+    + common.LUNGS_TEXT
+    + common.CLOSED_WEIGHTS,
     citation="J. P. Cohen et al., arXiv:2003.11597 (2020); D. Kermany et al., Cell 172 (2018) 1122",
 )

@@ -37,6 +37,7 @@ RECIPE = Recipe(
     seed=42,
     findings=(common.COVID, common.BACTERIAL_PNEUMONIA),
     intended_use=common.COVID_CXR_USE,
+    confounded_by=common.COVID_CXR_CONFOUNDED,
     limits=common.COVID_CXR_LIMITS,
     license=common.COVID_CXR_LICENSE,
     license_text=common.COVID_CXR_TEXT + common.TORCHVISION_WEIGHTS_TEXT + common.CLOSED_WEIGHTS,

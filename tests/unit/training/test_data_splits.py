@@ -110,15 +110,21 @@ def test_strict_test_leaves_out_relatives_doubts_and_copies(tmp_path: Path) -> N
         picture(12, split="test", dup_group="d1"),
         picture(13, split="test", label_flag="doubt"),
         picture(14, split="test"),
+        *(picture(number, split="test", dup_group="d2") for number in (15, 16)),
+        *(picture(number, split="test") for number in (17, 18)),
     ]
     table = tmp_path / "duplicates.csv"
     with table.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["kind", "set_a", "path_a", "split_a", "set_b", "path_b", "split_b"])
         writer.writerow(["near_duplicate", "s", "train/1.png", "train", "s", "test/14.png", "test"])
+        writer.writerow(["identical", "s", "test/18.png", "test", "s", "test/17.png", "test"])
+        writer.writerow(["phash_only", "s", "test/10.png", "test", "s", "test/17.png", "test"])
+        writer.writerow(["near_duplicate", "s", "test/10.png", "test", "t", "other.png", "train"])
 
-    assert paths(strict_test(test, learned, table)) == {"test/10.png"}
-    assert "test/14.png" in paths(strict_test(test, learned))
+    of_each = {"test/10.png", "test/15.png", "test/17.png"}
+    assert paths(strict_test(test, learned, table)) == of_each, "the first of those that are alike"
+    assert paths(strict_test(test, learned)) == of_each | {"test/14.png", "test/18.png"}
 
 
 def test_label_maps() -> None:

@@ -121,7 +121,10 @@ def test_the_node_accepts_what_was_exported(
     assert report["scope_gate"]["stripes"]["n"] == 3
     assert report["scope_gate"]["official test split"]["n"] == 12
     assert "validation" not in report["scope_gate"]
-    assert set(report["subgroups"]["subtype"]) == {"virus", "bacteria"}
+    subtypes = report["subgroups"]["subtype"]
+    assert set(subtypes) == {"virus", "bacteria"}
+    right = sum(share["n"] * share["accuracy"] for share in subtypes.values())
+    assert right / 12 == pytest.approx(report["splits"]["test"]["accuracy"], abs=1e-3)
     assert {entry.split for entry in section.evidence} == set(report["splits"])
 
 
