@@ -43,7 +43,8 @@ def compare(
     Returns
     -------
     dict
-        `data`, `split`, `n`, `n_positive`, `problems` (what is wrong with pictures, rows or files
+        `data`, `split`, `n`, `n_positive`, `unknown_labels` (label -> pictures left out, one or
+        more of the models not knowing it), `problems` (what is wrong with pictures, rows or files
         that were left out), `models` (each `name`, `version` and the figures of
         `training.metrics.measure`) and `pairs` (each `models`, `auc_difference` with `ci95` and `p`
         by DeLong, null where neither area has any spread, and `mcnemar`: on how many pictures only
@@ -53,8 +54,8 @@ def compare(
     Raises
     ------
     BadInput
-        Fewer than two models, no picture that all of them know, pictures of one class only, or
-        main findings that are not the same.
+        Fewer than two models, a label map to what one of them has no label for, no picture that
+        all of them know, pictures of one class only, or main findings that are not the same.
     """
     if len(model_dirs) < 2:
         raise BadInput("to compare, name two or more model folders")
@@ -72,7 +73,8 @@ def compare(
         "split": same[0].split,
         "n": len(truth),
         "n_positive": int(truth.sum()),
-        "problems": [*each[0].unreadable, *source.problems],
+        "unknown_labels": _unknown(each),
+        "problems": _problems(each, source),
         "models": [
             {"name": name, "version": one.bundle.version, **_figures(one, case, seed)}
             for name, one, case in zip(names, same, cases, strict=True)
@@ -144,8 +146,24 @@ def render(result: Mapping[str, Any]) -> str:
             f"{result['data']}, split {result['split']}: n {result['n']}, of them "
             f"{result['n_positive']} with the finding"
         )
+        for label, count in result["unknown_labels"].items():
+            console.print(
+                f"left out, not known to every model: label {label}, n {count}", markup=False
+            )
         console.print(models, pairs)
     return "\n".join(line.rstrip() for line in capture.get().splitlines()).rstrip() + "\n"
+
+
+def _unknown(each: Sequence[Predicted]) -> dict[str, int]:
+    """Label -> how many pictures of it one or more models do not know."""
+    labels = sorted({label for one in each for label in one.unknown})
+    return {label: max(one.unknown.get(label, 0) for one in each) for label in labels}
+
+
+def _problems(each: Sequence[Predicted], source: Source) -> list[str]:
+    """What is wrong with pictures for any model, and with the source, each said once."""
+    unreadable = [sentence for one in each for sentence in one.unreadable]
+    return list(dict.fromkeys([*unreadable, *source.problems]))
 
 
 def _same_pictures(each: Sequence[Predicted]) -> list[Predicted]:

@@ -51,13 +51,13 @@ def evaluate(
     Returns
     -------
     dict
-        What `training.metrics.measure` gives, `refused` and `refused_fraction` (by the scope gate;
-        all figures count these pictures) and `accepted` (the figures without them), then `model`,
-        `version`, `engine`, `operating_point` (the name of the threshold), `data`, `split`,
-        `unknown_labels` (label -> pictures left out), `unreadable` (how many labelled pictures were
-        left out because they cannot be read), `problems` (what is wrong with those and with rows or
-        files of the source, whatever their split, that are no labelled images; the first 20) and
-        `problem_count`, `refused_by_header` (how many of the pictures the
+        What `training.metrics.measure` gives with `each_label`, `refused` and `refused_fraction`
+        (by the scope gate; all figures count these pictures) and `accepted` (the figures without
+        them), then `model`, `version`, `engine`, `operating_point` (the name of the threshold),
+        `data`, `split`, `unknown_labels` (label -> pictures left out), `unreadable` (how many
+        labelled pictures were left out because they cannot be read), `problems` (what is wrong with
+        those and with rows or files of the source, whatever their split, that are no labelled
+        images; the first 20) and `problem_count`, `refused_by_header` (how many of the pictures the
         node would not score because of their DICOM header, the gate apart; null without headers),
         `groups` (value -> the same figures; with `group_by`) and `strict` (the same figures without
         relatives of learned pictures and without doubted labels; where the test split of a source
@@ -121,6 +121,7 @@ def _measured(predicted: Predicted, seed: int) -> dict[str, Any]:
         threshold=predicted.threshold,
         seed=seed,
         groups=predicted.groups,
+        each_label=True,
     )
 
 

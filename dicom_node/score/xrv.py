@@ -149,8 +149,31 @@ def _finding(label: str, thresholds: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def card(source: str, sha256: str) -> str:
-    """The model card; `source` is the file that was converted, with its SHA-256."""
+def origin(source: str, sha256: str, *, compared: bool) -> dict[str, str]:
+    """Where the weights come from, for the metadata; see `card`."""
+    digest = digest_sentence(sha256, compared=compared)
+    return {"url": URL, "file": source, "sha256": sha256, "digest": digest}
+
+
+def digest_sentence(sha256: str, *, compared: bool) -> str:
+    """What is known of the converted file's SHA-256; `compared`: whether one was given."""
+    if compared:
+        return f"Its SHA-256 was verified, it is the one given with --sha256: {sha256}."
+    return (
+        f"Its SHA-256 is {sha256}; it was not compared with a published one, as none is known here."
+    )
+
+
+def card(source: str, sha256: str, *, compared: bool) -> str:
+    """The model card.
+
+    Parameters
+    ----------
+    source, sha256
+        Name and SHA-256 of the file that was converted.
+    compared
+        Whether the SHA-256 was given by whoever pulled the model.
+    """
     return "\n".join(
         [
             "# 18 findings on chest radiographs of adults",
@@ -179,7 +202,7 @@ def card(source: str, sha256: str) -> str:
             f"-1024 to 1024, {SIDE} x {SIDE}. p = sigmoid(logit). Thresholds: those the library "
             "states, unless the checkpoint holds its own.",
             "",
-            f"Converted from `{source}`, SHA-256 {sha256}.",
+            f"Converted from `{source}`. {digest_sentence(sha256, compared=compared)}",
             "",
         ]
     )

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from dicom_node.errors import BadInput
 from dicom_node.score.bundle import CARD, read_bundle
 from dicom_node.score.transforms import Pipeline
-from training.cli.loading import label_map_of, load_labelled, split_named
+from training.cli.loading import label_map_for, load_labelled
 from training.cli.options import (
     MODELS,
     DataName,
@@ -75,11 +75,13 @@ def evaluate_model(
 
     if predictions is not None and not predictions.parent.is_dir():
         raise BadInput(f"--predictions {predictions}: there is no such folder")
+    folder = model_folder(model, models)
+    source = open_source(Path(data), group_column=group_column)
     report = evaluate(
-        model_folder(model, models),
-        open_source(Path(data), group_column=group_column),
-        split=split_named(split),
-        label_map=label_map_of(label_map),
+        folder,
+        source,
+        split=split,
+        label_map=label_map_for(source, split, label_map),
         group_by=group_by,
         operating_point=operating_point,
         seed=seed,
@@ -124,7 +126,7 @@ def explain_model(
         Pipeline(bundle.inference.preprocessing),
         bundle.metadata.dicom_node.labels,
         label_map=label_map,
-        split=split_named(split),
+        split=split,
     )
     report = explain(folder, pictures, to, segment=lungs)
     if json:
@@ -147,11 +149,13 @@ def compare_models(
     """Measure models on the same pictures; differences by DeLong and McNemar."""
     from training.compare import compare, render
 
+    folders = [model_folder(name, models) for name in chosen]
+    source = open_source(Path(data), group_column=group_column)
     report = compare(
-        [model_folder(name, models) for name in chosen],
-        open_source(Path(data), group_column=group_column),
-        split=split_named(split),
-        label_map=label_map_of(label_map),
+        folders,
+        source,
+        split=split,
+        label_map=label_map_for(source, split, label_map),
         progress=not json,
     )
     warn(report["problems"], len(report["problems"]))

@@ -61,6 +61,18 @@ def label_map_of(text: str | None) -> dict[str, str] | None:
     return None if text is None else parse_label_map(text)
 
 
+def label_map_for(source: Source, split: str | None, text: str | None) -> dict[str, str] | None:
+    """The mapping that `--label-map` states; warns of labels that no picture of the split has."""
+    from training.predict import unused_labels
+
+    label_map = label_map_of(text)
+    for unused in unused_labels(source, split, label_map):
+        Console(stderr=True, soft_wrap=True).print(
+            f"warning: {unused}", markup=False, highlight=False
+        )
+    return label_map
+
+
 def load_splits(recipe: Recipe, wanted: Wanted, source: Source, *, quiet: bool = False) -> Splits:
     """Check, prepare and divide a source's pictures for a recipe; warnings go to standard error.
 
@@ -104,25 +116,18 @@ def load_labelled(
     split: str | None,
 ) -> list[Picture]:
     """Prepare the pictures of a split for a model folder; all of them where there are no splits."""
-    from training.predict import split_of
+    from training.predict import check_label_map, split_of
 
     chosen = split_of(source, split)
-    loaded = load_pictures(
-        source, pipeline, labels, label_map=label_map_of(label_map), split=chosen, progress=True
-    )
+    mapping = label_map_for(source, split, label_map)
+    check_label_map(mapping, labels, "the model")
+    loaded = load_pictures(source, pipeline, labels, label_map=mapping, split=chosen, progress=True)
     if not loaded.pictures:
         raise BadInput(
             f"{source.name} has no picture of {', '.join(labels)} in split {chosen or 'all'}: name "
             "another --split, or say with --label-map what its labels mean"
         )
     return loaded.pictures
-
-
-def split_named(text: str) -> str | None:
-    """The split of that name; None for `all`."""
-    if text not in (*_SPLITS, "all"):
-        raise BadInput(f"--split {text}: use {', '.join(_SPLITS)} or all")
-    return None if text == "all" else text
 
 
 def counts(recipe: Recipe, splits: Splits) -> dict[str, dict[str, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -219,10 +220,25 @@ def fit_recipe(
     if json:
         print_json({"run": str(folder), "n": counts(chosen, splits), "history": history})
         return
-    words = f"export {chosen.name}"
-    for option, value in (("--data", data), ("--label-map", label_map), ("--run", run)):
-        words += f" {option} {value}" if value is not None else ""
-    out.print(f"trained, epochs: {len(history)}: {folder}; next: python -m training {words}")
+    words = _export_words(chosen.name, wanted, run)
+    out.print(
+        f"trained, epochs: {len(history)}: {folder}; next: python -m training {words}",
+        markup=False,
+        highlight=False,
+    )
+
+
+def _export_words(name: str, wanted: Wanted, run: Path | None) -> str:
+    """The `export` of a run for a shell, with whatever its division of the data hangs on."""
+    options = {
+        "--data": wanted.data,
+        "--label-map": wanted.label_map,
+        "--group-column": wanted.group_column,
+        "--run": run,
+        "--runs": None if wanted.runs == RUNS else wanted.runs,
+    }
+    given = [(option, str(value)) for option, value in options.items() if value is not None]
+    return shlex.join(["export", name, *(word for pair in given for word in pair)])
 
 
 def export_model(

@@ -51,7 +51,9 @@ GroupColumn = Annotated[
     str | None,
     typer.Option(help="Column of your data that names the patient.  (default: the usual names)"),
 ]
-Split = Annotated[str, typer.Option(help="train, validation, test or all.")]
+Split = Annotated[
+    str, typer.Option(help="train, validation, test, another that DATA names, or all.")
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(

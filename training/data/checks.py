@@ -110,7 +110,10 @@ def _path_problems(items: Sequence[Item]) -> Iterator[str]:
             yield f"{path} is named {count} times; keep one row"
     for item in items:
         if item.split not in _SPLITS:
-            yield f"{item.path} has split {item.split!r}; use train, validation or test"
+            yield (
+                f"{item.path}: split {item.split!r}; train, validation or test can be written "
+                "there, or nothing"
+            )
 
 
 def _shared_groups(items: Sequence[Item]) -> Iterator[str]:

@@ -10,10 +10,12 @@ from training.data.manifests import SPLIT_NAMES
 from training.data.tables import PICTURES, FileSource
 
 _READ = PICTURES | {".dcm"}
+_MAGIC, _MAGIC_AT = b"DICM", 128
+"""How a DICOM file begins, PS3.10 7.1: archives export them without a suffix."""
 
 
 def open_class_folders(path: Path) -> FileSource:
-    """Take the pictures and DICOM files (.dcm) below each class folder, labelled by its name.
+    """Take the pictures and DICOM files below each class folder, labelled by its name.
 
     If all folders are named train, val, validation or test, the class folders lie in those. Who
     the patient is, only DICOM files say.
@@ -21,14 +23,21 @@ def open_class_folders(path: Path) -> FileSource:
     items: list[Item] = []
     problems = []
     for split, folder in _class_folders(path):
-        files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in _READ]
+        files = [file for file in sorted(folder.rglob("*")) if _is_read(file)]
         if not files:
             problems.append(
                 f"{path.name}: class folder {folder.relative_to(path).as_posix()} holds no picture "
-                "and no .dcm file"
+                "and no DICOM file"
             )
         items += [Item(file.relative_to(path).as_posix(), folder.name, split) for file in files]
     return FileSource(path.name, path, items, problems)
+
+
+def _is_read(file: Path) -> bool:
+    if file.suffix.lower() in _READ or file.name[0] == "." or not file.is_file():
+        return file.suffix.lower() in _READ
+    with file.open("rb") as content:
+        return content.read(_MAGIC_AT + len(_MAGIC))[_MAGIC_AT:] == _MAGIC
 
 
 def subfolders(path: Path) -> list[Path]:

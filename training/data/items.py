@@ -24,7 +24,8 @@ class Item:
     label
         As the source says it.
     split
-        `train`, `validation`, `test`, or empty where the source does not say.
+        `train`, `validation`, `test`, another word of the source's own, which is only judged by, or
+        empty where the source does not say.
     group
         What must not be torn apart: patient or document; empty if unknown.
     columns

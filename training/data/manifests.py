@@ -53,14 +53,11 @@ def rows_to_items(
             problems.append(f"{source} line {reader.line_num}: a label without an image")
         elif not row["label"]:
             problems.append(f"{source} line {reader.line_num}: {row['path']} has no label")
-        elif (split := row.get("split", "").lower()) and split not in SPLIT_NAMES:
-            problems.append(
-                f"{source} line {reader.line_num}: split {split!r}; train, validation or test can "
-                "be written there, or nothing"
-            )
         else:
-            group = row[grouping] if grouping else ""
-            items.append(Item(row["path"], row["label"], SPLIT_NAMES.get(split, ""), group, row))
+            written, group = row.get("split", ""), row[grouping] if grouping else ""
+            # Other words are kept: one can judge by such pictures, not learn from them.
+            split = SPLIT_NAMES.get(written.lower(), written)
+            items.append(Item(row["path"], row["label"], split, group, row))
     return tuple(items), tuple(problems)
 
 

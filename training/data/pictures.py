@@ -124,7 +124,8 @@ def _cached(
         return _prepared(source, items, pipeline, progress=progress)
     digest = hashlib.sha256(pipeline.declaration.digest().encode())
     for item in items:
-        digest.update(f"{item.path}\0{item.columns.get('sha256', '')}\0".encode())
+        name = f"{item.path}\0{item.columns.get('sha256', '')}\0"
+        digest.update(name.encode(errors="surrogateescape"))  # file names need not be UTF-8
     file = cache / f"{source.name}-{digest.hexdigest()[:16]}.npy"
     kept = kept_array(file)
     if kept is not None and len(kept) == len(items):

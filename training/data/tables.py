@@ -16,7 +16,7 @@ from training.data.manifests import rows_to_items
 from training.data.pictures import decode_picture
 from training.errors import TrainingDataError
 
-PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 """Suffixes, in lower case, of what is decoded as a picture; any other file must be DICOM."""
 
 

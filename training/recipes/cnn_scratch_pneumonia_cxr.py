@@ -6,7 +6,7 @@ from training.recipes import common
 from training.recipes.base import Phase, Recipe, SplitPlan
 
 SIDE = 160
-"""Such tutorials use 150; the node's networks take sides that are multiples of 32."""
+"""Such tutorials use 150, which would do; docs/models.md tells what was measured at this side."""
 
 RECIPE = Recipe(
     name="cnn_scratch_pneumonia_cxr",

@@ -36,9 +36,10 @@ RECIPE = Recipe(
     confounded_by=common.COVID_CXR_CONFOUNDED,
     limits=(
         *common.COVID_CXR_LIMITS,
-        "Training began at the weights of cxr_pneumonia. It learned from none of the test films, "
-        "but from films of the other classes that are validation films here: the validation "
-        "figures are flattered, and what was chosen by them may hold less elsewhere.",
+        "Training began at the weights of cxr_pneumonia, unless Training below says otherwise. It "
+        "learned from none of the test films, but from films of the other classes that are "
+        "validation films here: the validation figures are flattered, and what was chosen by them "
+        "may hold less elsewhere.",
         "The 27 test films were seen before the recipe was final, so the figures are slightly "
         "hopeful.",
     ),

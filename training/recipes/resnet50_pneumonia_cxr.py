@@ -8,8 +8,8 @@ from training.recipes import common
 from training.recipes.base import Phase, Recipe, SplitPlan
 from training.recipes.common import spec
 
-SIDE = 288
-"""Published: 299. The node's networks take sides that are multiples of 32; 288 is the nearest."""
+SIDE = 299
+"""As published."""
 
 RECIPE = Recipe(
     name="resnet50_pneumonia_cxr",

@@ -98,13 +98,12 @@ def test_a_state_dict_becomes_a_usable_model_folder(pulled: Path, state_file: Pa
     scores = classifier.predict([prepared.tensor])
     assert scores.probabilities.shape == (1, 18)
     assert float(np.ptp(scores.probabilities)) > 0.01
-    content = json.loads((pulled / METADATA).read_text())
-    assert content["weights_source"] == {
-        "url": xrv.URL,
-        "file": state_file.name,
-        "sha256": file_sha256(state_file),
-    }
-    assert file_sha256(state_file) in (pulled / "docs/README.md").read_text()
+    source = json.loads((pulled / METADATA).read_text())["weights_source"]
+    sentence = source.pop("digest")
+    digest = file_sha256(state_file)
+    assert source == {"url": xrv.URL, "file": state_file.name, "sha256": digest}
+    assert sentence.startswith(f"Its SHA-256 is {digest}; it was not compared with a published one")
+    assert sentence in (pulled / "docs/README.md").read_text()
 
 
 def test_the_folder_holds_the_weights_of_the_file(pulled: Path, network: StagedNetwork) -> None:
@@ -312,6 +311,11 @@ def test_a_download_is_converted(
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
     source = json.loads((folder / METADATA).read_text())["weights_source"]
     assert source["file"] == xrv.URL.rsplit("/", 1)[-1]
+    verified = (
+        f"SHA-256 was verified, it is the one given with --sha256: {file_sha256(state_file)}."
+    )
+    assert source["digest"].endswith(verified)
+    assert verified in (folder / "docs/README.md").read_text()
 
 
 def test_a_folder_that_is_there_is_kept(pulled: Path, state_file: Path) -> None:
@@ -337,4 +341,6 @@ def test_the_command_pulls_into_the_models_of_the_configuration(
     result = CliRunner().invoke(app, [*arguments, "--config", str(settings)])
     assert result.exit_code == 0, result.output
     assert "xrv_densenet121 1.0.0: usable" in result.output
+    assert f"made from published.pt. Its SHA-256 is {file_sha256(published)}" in result.output
+    assert "not compared with a published one" in result.output
     assert read_bundle(tmp_path / "models" / "xrv_densenet121").version == "1.0.0"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -193,6 +194,67 @@ def test_evaluate_says_what_it_left_out_and_shows_groups(
     assert "7.png" in said.err
     assert "left out: unreadable" in said.out
     assert "ward1" in said.out
+
+
+@pytest.mark.parametrize("command", ["evaluate", "explain", "compare"])
+def test_a_label_map_that_does_not_fit_is_told(
+    command: str, place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = {
+        "evaluate": ["ours", str(place.table)],
+        "explain": ["ours", str(place.table), "--out", str(tmp_path)],
+        "compare": ["ours", "ours", "--data", str(place.table)],
+    }[command]
+    words = [command, *words, *place.models, "--json", "--label-map"]
+    assert main([*words, "healthy=normal,ill=pneumonai"]) == 2
+    said = capsys.readouterr().err
+    assert "label map ill=pneumonai: " in said
+    assert "has no label 'pneumonai'; it has normal, pneumonia" in said
+    assert main([*words, "healthy=normal,ill=pneumonia,sick=pneumonia"]) == 0
+    said = capsys.readouterr()
+    assert "warning: label map sick=pneumonia: no picture of labels, split test, has" in said.err
+    json.loads(said.out)
+
+
+def test_a_split_of_the_table_s_own_name_can_be_judged_but_not_learned_from(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = place.table.parent / "holdout.csv"
+    table.write_text(place.table.read_text().replace(",test,", ",holdout,"))
+    mapped = ["--label-map", "healthy=normal,ill=pneumonia"]
+    for split, count in (("holdout", 4), ("all", 16)):
+        words = ["--split", split, "--json", *mapped, *place.models]
+        assert main(["evaluate", "ours", str(table), *words]) == 0
+        assert json.loads(capsys.readouterr().out)["n"] == count
+    assert main(["evaluate", "ours", str(table), "--split", "tset", *mapped, *place.models]) == 2
+    assert "has no split 'tset'; it has holdout, train, or all" in capsys.readouterr().err
+    own = ["cxr_pneumonia", "--data", str(table), *mapped, "--runs", str(tmp_path), *TINY]
+    for command in (["prepare", *own], ["fit", *own, "--name", "lost", "--workers", "0"]):
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert "12.dcm: split 'holdout'; train, validation or test can be written" in said
+    assert not (tmp_path / "lost").exists()
+
+
+def test_the_next_command_that_fit_prints_exports_that_run(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # In pairs of wards, so that another grouping divides the films otherwise.
+    table, rows = place.table.parent / "our [wards].csv", []
+    with place.table.open(encoding="utf-8", newline="") as file:
+        for number, row in enumerate(csv.DictReader(file)):
+            rows.append(row | {"ward": f"w{number // 2}"})
+    with table.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    own = ["--data", str(table), "--label-map", "healthy=normal, ill=pneumonia"]
+    own += ["--group-column", "ward", "--runs", str(tmp_path / "my runs")]
+    words = ["fit", "cxr_pneumonia", "--name", "wards", *own, *TINY, "--workers", "0"]
+    assert main(words) == 0
+    *_, printed = capsys.readouterr().out.partition("next: python -m training ")
+    assert shlex.split(printed) == ["export", "wards", *own]
+    assert main([*shlex.split(printed), "--models", str(tmp_path / "models")]) == 0
 
 
 def test_explain_takes_a_source_without_splits_whole(

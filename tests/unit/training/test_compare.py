@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from dicom_node.errors import BadInput
+from dicom_node.score.bundle import read_bundle
 from tests.unit.training.tiny import Drawn, drawn, joined, tiny_model
 from training.compare import compare, delong, mcnemar, render
+from training.predict import Predicted, predict
 from training.recipes import RECIPES
 
 
@@ -117,12 +121,53 @@ def test_labels_that_only_one_model_knows_are_left_out(models: dict[str, Path]) 
     with pytest.raises(BadInput, match="two or more pictures with pneumonia"):
         compare([models["first"], models["three"]], source, split="test")
     with pytest.raises(BadInput, match="no picture whose label all models know"):
+        compare([models["first"], models["three"]], drawn(("pneumonia", "covid"), 6), split="test")
+    with pytest.raises(BadInput, match="normal=pneumonia_bac: first has no label 'pneumonia_bac'"):
         compare(
             [models["first"], models["three"]],
             source,
             split="test",
             label_map={"normal": "pneumonia_bac"},
         )
+
+
+def test_pictures_that_not_every_model_knows_are_counted_and_shown(
+    models: dict[str, Path], source: Drawn
+) -> None:
+    foreign = joined(source, drawn(("covid", "[none]"), 5, start=100))
+    result = compare([models["first"], models["second"]], foreign, split="test")
+    assert (result["n"], result["unknown_labels"]) == (30, {"[none]": 2, "covid": 3})
+    text = render(result)
+    assert "left out, not known to every model: label covid, n 3\n" in text
+    assert "left out, not known to every model: label [none], n 2\n" in text
+    known = compare([models["first"], models["second"]], source, split="test")
+    assert known["unknown_labels"] == {}
+    assert "left out" not in render(known)
+
+
+def test_what_only_one_model_does_not_know_is_counted_wherever_it_stands(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    sick = tiny_model(tmp_path / "sick", "vgg16_covid_cxr")
+    labels = read_bundle(sick).metadata.dicom_node.labels
+    source = joined(drawn(labels, 20), drawn(("pneumonia_bac",), 3, start=100))
+    for folders in ([models["three"], sick], [sick, models["three"]]):
+        result = compare(folders, source, split="test")
+        assert (result["n"], result["unknown_labels"]) == (20, {"pneumonia_bac": 3})
+
+
+def test_problems_are_those_of_every_model_each_said_once(
+    models: dict[str, Path], source: Drawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = iter([("a.png is torn",), ("a.png is torn", "b.png is no film")])
+
+    def predicted(*args: Any, **settings: Any) -> Predicted:
+        return replace(predict(*args, **settings), unreadable=next(faults))
+
+    monkeypatch.setattr("training.compare.predict", predicted)
+    torn = replace(source, problems=("list.csv line 3: not 3 columns",))
+    result = compare([models["first"], models["second"]], torn, split="test")
+    assert result["problems"] == ["a.png is torn", "b.png is no film", *torn.problems]
 
 
 def test_one_model_alone_is_not_compared(models: dict[str, Path], source: Drawn) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 
 from dicom_node.errors import BadInput
-from dicom_node.score.bundle import read_bundle
+from dicom_node.score.bundle import METADATA, read_bundle
 from dicom_node.score.engine import open_classifier
 from dicom_node.score.pixels import read_frame
 from dicom_node.score.radiograph import score_radiographs
@@ -24,7 +25,7 @@ from tests.unit.training.tiny import Drawn, drawn, joined, tiny_model
 from training.data import open_source
 from training.evaluate import evaluate
 from training.metrics import measure
-from training.predict import predict
+from training.predict import predict, unused_labels
 
 PROMISED = (
     "n",
@@ -60,6 +61,7 @@ def test_the_promised_figures_are_those_of_the_node_s_own_scores(model: Path) ->
     source = drawn(LABELS, 20)
     report = evaluate(model, source, split="test")
     assert set(PROMISED) <= set(report)
+    assert set(report["per_class"]) == set(report["accepted"]["per_class"]) == set(LABELS)
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     bundle = read_bundle(model)
     classifier = open_classifier(bundle, device="cpu")
@@ -102,6 +104,30 @@ def test_unknown_labels_are_listed_and_a_map_makes_them_known(model: Path) -> No
     assert (mapped["n"], mapped["n_positive"], mapped["unknown_labels"]) == (14, 7, {})
 
 
+def test_a_map_to_a_label_that_the_model_does_not_have_is_refused(model: Path, three: Path) -> None:
+    source = joined(drawn(LABELS, 8), drawn(("covid",), 4, start=50))
+    wrong = {"normal": "normal", "covid": "pneumonai"}
+    known = f"tiny has no label 'pneumonai'; it has {', '.join(LABELS)}$"
+    with pytest.raises(BadInput, match=f"label map covid=pneumonai: {known}"):
+        evaluate(model, source, split="test", label_map=wrong)
+    with pytest.raises(BadInput, match="three has no label 'other'; it has "):
+        evaluate(three, source, split="test", label_map={"pneumonia": "other"})
+
+
+def test_labels_of_the_map_that_no_picture_of_the_split_has_are_told() -> None:
+    source = joined(drawn(LABELS, 4), drawn(("covid",), 2, split="train"))
+    label_map = {"covid": "pneumonia", "nomral": "normal", "normal": "normal"}
+    assert unused_labels(source, "test", label_map) == [
+        "label map covid=pneumonia: no picture of drawn, split test, has the label 'covid'; found "
+        "are normal, pneumonia",
+        "label map nomral=normal: no picture of drawn, split test, has the label 'nomral'; found "
+        "are normal, pneumonia",
+    ]
+    (told,) = unused_labels(source, "all", label_map)
+    assert "split all, has the label 'nomral'" in told
+    assert unused_labels(source, "test", None) == []
+
+
 def test_nothing_known_is_an_error_that_says_how_to_map(model: Path) -> None:
     with pytest.raises(BadInput, match=r"found are covid \(2\), healthy \(2\).*--label-map"):
         evaluate(model, drawn(("covid", "healthy"), 4), split="test")
@@ -122,6 +148,24 @@ def test_a_missing_split_names_those_there(model: Path) -> None:
     source = joined(drawn(LABELS, 6), drawn(LABELS, 4, split="train"))
     with pytest.raises(BadInput, match="no split 'validation'; it has test, train, or all"):
         evaluate(model, source, split="validation")
+
+
+@pytest.mark.parametrize("split", ["tset", "holdout", ""])
+def test_a_source_without_splits_is_not_measured_under_a_word_of_its_own(
+    model: Path, split: str
+) -> None:
+    with pytest.raises(BadInput, match=f"no split '{split}'; it has none, or all for every pict"):
+        evaluate(model, drawn(LABELS, 6, split=""), split=split)
+
+
+def test_a_split_of_the_source_s_own_name_is_measured(model: Path, tmp_path: Path) -> None:
+    written(tmp_path / "set", joined(drawn(LABELS, 6), drawn(LABELS, 4, split="holdout")))
+    opened = open_source(tmp_path / "set")
+    for split, count in (("holdout", 4), ("test", 6), ("all", 10)):
+        report = evaluate(model, opened, split=split)
+        assert (report["n"], report["split"], report["problems"]) == (count, split, [])
+    with pytest.raises(BadInput, match="no split 'train'; it has holdout, test, or all"):
+        evaluate(model, opened, split="train")
 
 
 def test_groups_are_measured_apart(model: Path) -> None:
@@ -295,6 +339,21 @@ def test_another_operating_point_calls_by_its_threshold(model: Path) -> None:
     assert seen == sorted(seen, reverse=True)
     with pytest.raises(BadInput, match=r"no operating point 'best'.*it has high_sensitivity"):
         evaluate(model, source, split="test", operating_point="best")
+
+
+def test_of_points_at_one_threshold_the_balanced_one_is_named(model: Path, tmp_path: Path) -> None:
+    alike = tmp_path / model.name
+    shutil.copytree(model, alike)
+    metadata = json.loads((alike / METADATA).read_text())
+    (finding,) = metadata["dicom_node"]["findings"]
+    for point in finding["operating_points"]:
+        point["threshold"] = finding["threshold"]
+    (alike / METADATA).write_text(json.dumps(metadata))
+    assert evaluate(alike, drawn(LABELS, 4), split="test")["operating_point"] == "balanced"
+    high, balanced, _ = finding["operating_points"]
+    balanced["threshold"] = finding["threshold"] / 2
+    (alike / METADATA).write_text(json.dumps(metadata))
+    assert evaluate(alike, drawn(LABELS, 4), split="test")["operating_point"] == high["name"]
 
 
 def test_all_refused_and_none_refused_are_figures_not_errors(model: Path) -> None:

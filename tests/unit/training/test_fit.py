@@ -359,6 +359,43 @@ def test_a_run_is_gone_on_with_when_only_words_of_its_recipe_have_changed(
         run_of(replace(reworded, weight_decay=0.5), splits, tmp_path, resume=True)
 
 
+@pytest.mark.parametrize("words", [{}, {"init_from": "cxr_pneumonia"}], ids=["recipe", "word"])
+def test_a_run_to_begin_at_that_is_not_there_is_trained_first(
+    recipe: Recipe, splits: Splits, tmp_path: Path, words: dict[str, str]
+) -> None:
+    recipe = replace(recipe, init_from="cxr_pneumonia")
+    own_data = "films" if words else None  # on which a run is optional, if it was not asked for
+    made = runs.made_from("cxr_covid3", "toy", changes=words, fallback=False, own_data=own_data)
+    with pytest.raises(BadInput, match=r"training fit cxr_pneumonia.*--set init_from=none"):
+        run_of(recipe, splits, tmp_path / "toy", made_from=made)
+    assert not (tmp_path / "toy").exists()
+    run_of(overridden(recipe, {"init_from": "none"}), splits, tmp_path / "cxr_pneumonia")
+    run_of(recipe, splits, tmp_path / "toy", made_from=made)
+    assert read_json(tmp_path / "toy", "config.json")["started_from"] == "cxr_pneumonia"
+
+
+@pytest.mark.parametrize(
+    ("init_from", "own_data"),
+    [("cxr_pneumonia", "films"), ("efficientnetb0_other_ct", None)],
+    ids=["own data", "no recipe makes it"],
+)
+def test_an_optional_run_that_is_not_there_is_told(
+    recipe: Recipe,
+    splits: Splits,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    init_from: str,
+    own_data: str | None,
+) -> None:
+    recipe = replace(recipe, init_from=init_from)
+    made = runs.made_from("cxr_covid3", "toy", changes={}, fallback=False, own_data=own_data)
+    fit(recipe, splits, tmp_path / "toy", device="cpu", workers=0, made_from=made)
+    assert read_json(tmp_path / "toy", "config.json")["started_from"] is None
+    said = capsys.readouterr().err
+    assert said.count(f"toy begins at the run {init_from}, and {tmp_path}") == 1
+    assert "training begins at the weights 'none' instead" in said
+
+
 def test_too_few_groups_for_teachers_are_told_before_anything_is_trained(
     recipe: Recipe, splits: Splits, tmp_path: Path
 ) -> None:

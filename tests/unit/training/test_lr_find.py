@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
+from dicom_node.errors import BadInput
 from dicom_node.score.networks import build
 from training.data import Item, Picture, Splits
 from training.fit import fit
@@ -50,9 +52,16 @@ def test_the_network_is_left_as_it_was() -> None:
 
 def test_the_curve_is_kept_as_numbers_and_as_a_picture(tmp_path: Path) -> None:
     recipe, splits = toy()
-    curve = lr_find(recipe, splits, tmp_path / "run", steps=10)
+    curve = lr_find(recipe, splits, tmp_path / "run", steps=10, device="cpu")
     assert json.loads((tmp_path / "run" / "lr_find.json").read_text()) == curve
     assert (tmp_path / "run" / "lr_find.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_device_that_is_not_there_is_refused_first(tmp_path: Path) -> None:
+    recipe, splits = toy()
+    with pytest.raises(BadInput, match="device 'abacus' cannot be used"):
+        lr_find(recipe, splits, tmp_path / "run", device="abacus")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_phase_that_asks_for_it_trains_at_the_found_rate(tmp_path: Path) -> None:

@@ -212,6 +212,24 @@ def test_three_classes_go_by_the_most_probable_one() -> None:
     assert result["brier"] == pytest.approx(((outputs - wanted) ** 2).sum(axis=1).mean(), abs=1e-6)
 
 
+def test_each_of_two_labels_has_figures_of_its_own_where_they_are_asked_for() -> None:
+    targets, outputs = [0, 0, 0, 1, 1], [[0.1], [0.2], [0.7], [0.6], [0.3]]
+    assert "per_class" not in figures(targets, outputs)
+    result = figures(targets, outputs, each_label=True)
+    negative, positive = (result["per_class"][label] for label in result["labels"])
+    shared = {name: result[name] for name in ("sensitivity", "specificity", "precision", "f1")}
+    assert positive == {"n": 2, **shared, "auc": result["auc"]}
+    third = pytest.approx(2 / 3, abs=1e-6)
+    assert negative == {
+        "n": 3,
+        "sensitivity": third,
+        "specificity": 0.5,
+        "precision": third,
+        "f1": third,
+        "auc": result["auc"],
+    }
+
+
 def test_one_output_among_many_labels_is_the_finding_against_the_rest() -> None:
     result = figures([0, 2, 1], [[0.1], [0.8], [0.6]], labels=THREE, positive="covid")
     assert result["labels"] == ["not covid", "covid"]

@@ -17,11 +17,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dicom_node.errors import BadInput, ModelError
+from dicom_node.score.bundle import ONNX
 from dicom_node.score.networks import build
+from dicom_node.score.onnx_writer import write_onnx
 from training.data import Item, Picture, Splits
 from training.fit import fit
 from training.pretrained import (
     check_digest,
+    initial_file,
     initial_network,
     packaged_file,
     start_from,
@@ -96,6 +99,7 @@ def test_torchvisions_weights_load_and_train(name: str, tmp_path: Path) -> None:
     )
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["weights_file"] == file.name
+    assert config["weights_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     trained = load_file(tmp_path / "run" / "weights.safetensors")
     last = next(iter(network.layer_groups()[-1].state_dict()))
     assert any(key.endswith(last.partition(".")[2]) for key in trained)
@@ -149,10 +153,50 @@ def test_digests_are_checked(tmp_path: Path, given: str, fits: bool) -> None:
     file.write_bytes(content)
     stated = {"right": digest, "RIGHT": digest.upper(), "wrong": "0" * 64, "name": None}[given]
     if fits:
-        check_digest(file, stated)
+        assert check_digest(file, stated) == digest
     else:
         with pytest.raises(BadInput, match=f"has SHA-256 {digest}"):
             check_digest(file, stated)
+
+
+def test_a_digest_without_a_file_is_refused() -> None:
+    with pytest.raises(BadInput, match="--sha256 is that of --weights-file, which is not given"):
+        initial_file(RECIPES["cxr_pneumonia"], sha256="0" * 64)
+
+
+def test_random_weights_are_of_no_file() -> None:
+    assert initial_file(RECIPES["cnn_scratch_pneumonia_cxr"]) is None
+
+
+def test_a_wrong_file_is_told_before_lungs_are_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.fit.lungs_on", lambda *_, **__: pytest.fail("looked for lungs"))
+    recipe, splits = tiny(RECIPES["cnn_scratch_pneumonia_cxr"], 32)
+    guided = replace(recipe, lung_attention=0.5)
+    right, wrong = tmp_path / "net.pth", tmp_path / "other.pth"
+    torch.save(build(recipe.architecture, 1).state_dict(), right)
+    torch.save({}, wrong)
+    for file, sha256, words in (
+        (right, "0" * 64, "has SHA-256"),
+        (wrong, None, "belongs to another architecture"),
+        (None, "0" * 64, "--sha256 is that of --weights-file"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            fit(guided, splits, tmp_path / "run", weights_file=file, sha256=sha256, device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_published_side_of_resnet50_is_scored_and_exported(tmp_path: Path) -> None:
+    recipe = RECIPES["resnet50_pneumonia_cxr"]
+    shape = recipe.preprocessing
+    assert (shape.rows, shape.columns) == (299, 299)
+    torch.manual_seed(0)
+    network = build(recipe.architecture, len(recipe.outputs)).eval()
+    with torch.inference_mode():
+        assert network(torch.rand(1, 3, 299, 299)).logits.shape == (1, 2)
+    write_onnx(network, shape.rows, shape.columns, tmp_path)  # compares both engines
+    assert (tmp_path / ONNX).is_file()
 
 
 def test_a_file_of_another_architecture_is_refused(tmp_path: Path) -> None:
@@ -204,6 +248,8 @@ def test_the_fallback_trains_where_its_weights_are(tmp_path: Path) -> None:
     fit(recipe, splits, tmp_path / "run", device="cpu", progress=False, workers=0)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["recipe"]["architecture"] == "EfficientNetLite0"
+    published = packaged_file("EfficientNetLite0")
+    assert config["weights_sha256"] == hashlib.sha256(published.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("architecture", ["VGG16", "InceptionV3"])

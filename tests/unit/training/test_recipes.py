@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from training.runs import customised, described
 REPRODUCTIONS = {
     "vgg16_covid_cxr": ("VGG16", "covid25_cxr", 25, 8, 224),
     "inceptionv3_covid3_cxr": ("InceptionV3", "covid3_cxr", 50, 8, 256),
-    "resnet50_pneumonia_cxr": ("ResNet50", "pneumonia_cxr", 18, 64, 288),
+    "resnet50_pneumonia_cxr": ("ResNet50", "pneumonia_cxr", 18, 64, 299),
     "cnn_scratch_pneumonia_cxr": ("FiveBlockCNN", "pneumonia_cxr", 10, 32, 160),
     "efficientnetb0_covid_ct": ("EfficientNetB0", "covid_ct", 80, 32, 224),
 }
@@ -47,7 +48,8 @@ def test_every_recipe_can_become_a_model_folder(recipe: Recipe) -> None:
     if recipe.aggregation:
         Aggregation.model_validate(recipe.aggregation)
     assert recipe.architecture in ARCHITECTURE_NAMES
-    assert recipe.preprocessing.rows % 32 == 0
+    lite = recipe.architecture.startswith("EfficientNetLite")
+    assert not lite or recipe.preprocessing.rows % 32 == 0
     Pipeline(recipe.preprocessing)
     # As read again from JSON: nothing in it is a Python object.
     assert json.loads(json.dumps(described(recipe))) == described(recipe)
@@ -61,12 +63,21 @@ def test_the_confounded_sets_say_so_first() -> None:
             assert "research only" in recipe.license
 
 
+@pytest.mark.parametrize("side", ["0", "-5", "15", "2049", "10000000"])
+def test_sides_that_no_network_or_memory_takes_are_refused(side: str) -> None:
+    with pytest.raises(BadInput, match=f"side {side} must be from 16 to 2048"):
+        customised(RECIPES["cxr_pneumonia"], changes={"side": side}, fallback=False)
+
+
 def test_the_fallback_keeps_the_schedule_and_changes_the_backbone() -> None:
     base = RECIPES["vgg16_covid_cxr"]
     changed = customised(base, name="mine", changes={"epochs": "1"}, fallback=True)
     assert (changed.name, changed.architecture) == ("mine", "EfficientNetLite0")
     assert changed.phases == (replace(base.phases[0], epochs=1),)
     assert changed.preprocessing.tensor == LITE_TENSOR
+    larger = customised(RECIPES["resnet50_pneumonia_cxr"], changes={}, fallback=True)
+    assert larger.preprocessing.rows == larger.preprocessing.columns == 288, "299 is no multiple"
+    assert larger.preprocessing.display[0].arguments == {"rows": 288, "columns": 288}
     scratch = RECIPES["cnn_scratch_pneumonia_cxr"]
     assert customised(scratch, changes={}, fallback=True) == scratch
 
@@ -80,6 +91,10 @@ def test_the_fallback_keeps_the_schedule_and_changes_the_backbone() -> None:
         ({"phases": ()}, "needs a phase"),
         ({"batch_size": 1}, "batch_size 1"),
         ({"ema": 1.0}, "ema"),
+        ({"seed": -1}, "seed -1 must be from 0 to 4294967295"),
+        ({"seed": 2**32}, "seed 4294967296 must be"),
+        ({"lung_attention": math.nan}, "lung_attention must be 0 or more and finite"),
+        ({"phases": (Phase(epochs=1, rates=math.inf),)}, "rates must be finite"),
         ({"teachers": 1}, "teachers must be 0, or 2 or more"),
         ({"teachers": 3, "teacher_weight": 0.0}, "teacher_weight must be in"),
         ({"teachers": 3, "teacher_weight": 1.1}, "teacher_weight must be in"),
