@@ -19,7 +19,8 @@ from training.metrics import measure
 from training.predict import Predicted, predict, write_csv
 
 TEST = "test"
-_LEARNED = frozenset({"train", "validation"})
+_LEARNED = frozenset({"train", "validation", ""})
+"""Splits that a training learns from or chooses by; what is in none is learned from."""
 _STRICT_COLUMNS = frozenset({"dup_group", "label_flag"})
 _NO_VALUE = "(none)"
 _MOST_PROBLEMS = 20

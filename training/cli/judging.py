@@ -185,6 +185,8 @@ def _figures_table(model: str, report: Mapping[str, Any]) -> Table:
     for figure in _SHOWN:
         table.add_row(figure, *(_with_interval(part, figure) for part in parts.values()))
     table.add_row("refused by the scope gate", str(report["refused"]))
+    if report["refused_by_header"]:
+        table.add_row("refused by header, counted all the same", str(report["refused_by_header"]))
     for label, count in report["unknown_labels"].items():
         table.add_row(f"left out: label {label}", str(count))
     if report["unreadable"]:

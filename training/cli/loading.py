@@ -10,6 +10,7 @@ from rich.table import Table
 
 from dicom_node.errors import BadInput
 from dicom_node.score.transforms import Pipeline
+from training.cli.options import warn
 from training.data import (
     Picture,
     Source,
@@ -87,7 +88,7 @@ def load_splits(recipe: Recipe, wanted: Wanted, source: Source, *, quiet: bool =
         recipe.labels,
         label_map=label_map,
         # The published sets have them, and say so in their cards.
-        allow_shared_groups=wanted.data is None,
+        published=wanted.data is None,
         progress=not quiet,
     )
     for warning in warnings:
@@ -122,6 +123,8 @@ def load_labelled(
     mapping = label_map_for(source, split, label_map)
     check_label_map(mapping, labels, "the model")
     loaded = load_pictures(source, pipeline, labels, label_map=mapping, split=chosen, progress=True)
+    left_out = [f"label {name!r}, n {count}" for name, count in loaded.unknown.items()]
+    warn([*source.problems, *left_out], len(source.problems) + len(left_out))
     if not loaded.pictures:
         raise BadInput(
             f"{source.name} has no picture of {', '.join(labels)} in split {chosen or 'all'}: name "

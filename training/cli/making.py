@@ -133,6 +133,7 @@ def find_learning_rate(
     weights_file: WeightsFile = None,
     sha256: Sha256 = None,
     steps: Steps = 100,
+    device: Device = "auto",
     runs: Runs = RUNS,
     json: Json = False,
 ) -> None:
@@ -149,7 +150,15 @@ def find_learning_rate(
     )
     splits = load_splits(chosen, wanted, source)
     folder = runs / chosen.name
-    curve = lr_find(chosen, splits, folder, weights_file=weights_file, sha256=sha256, steps=steps)
+    curve = lr_find(
+        chosen,
+        splits,
+        folder,
+        weights_file=weights_file,
+        sha256=sha256,
+        steps=steps,
+        device=device,
+    )
     if json:
         print_json(curve)
     else:
@@ -194,6 +203,8 @@ def fit_recipe(
         raise BadInput("give the model of your own data a --name of its own")
     if name is not None:
         check_name(name)
+        if name == PLANES or (data is not None and name in RECIPES):
+            raise BadInput(f"--name {name} is taken: choose a name of your own")
     source = wanted.source(base)
     own_data = wanted.own_data(source)
     changes = settings_of(settings)
@@ -253,6 +264,7 @@ def export_model(
     json: Json = False,
 ) -> None:
     """Write a run as a model folder that the node serves: calibrated, gated, with its card."""
+    check_name(name)
     wanted = Wanted(data, group_column, label_map, runs)
     folder = models / name
     report = export_run(run or runs / name, wanted, folder, version)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from dicom_node.errors import BadInput
-from training.data.items import Item, Source
+from training.data.items import Item, Source, copy_marks
 from training.data.tables import PICTURES
 from training.errors import TrainingDataError
 
@@ -29,7 +29,7 @@ def check(
     labels: Sequence[str],
     *,
     label_map: Mapping[str, str] | None = None,
-    allow_shared_groups: bool = False,
+    published: bool = False,
     progress: bool = False,
 ) -> list[str]:
     """Look for what would spoil a training, and decode every image.
@@ -40,8 +40,9 @@ def check(
         What the model tells apart; images with other labels are only counted.
     label_map
         Applied to labels first.
-    allow_shared_groups
-        Groups in two of train, validation and test are a warning: published splits have them.
+    published
+        Groups in two of train, validation and test, and pictures under two labels, are a warning:
+        published sets have them.
 
     Returns
     -------
@@ -60,11 +61,12 @@ def check(
     known = {label: classes[label] for label in labels if classes.get(label)}
     unknown = {label: items for label, items in classes.items() if label not in labels}
     shared = list(_shared_groups([item for items in known.values() for item in items]))
+    contradictions = list(_contradictions(known))
     problems = [
         *source.problems,
         *_class_problems(known, labels, unknown),
         *_path_problems(source.items),
-        *([] if allow_shared_groups else shared),
+        *([] if published else [*shared, *contradictions]),
         *_undecodable(source, progress=progress),
     ]
     if problems:
@@ -74,6 +76,10 @@ def check(
         "are left out; a label map can name what they are"
         for label, items in unknown.items()
     ]
+    if contradictions:
+        warnings.append(
+            f"pictures under two labels: {len(contradictions)}; the first: {contradictions[0]}"
+        )
     if shared:
         warnings.append(f"groups in two splits: {len(shared)}; the first: {shared[0]}")
     if not any(item.group for item in source.items):
@@ -116,12 +122,24 @@ def _path_problems(items: Sequence[Item]) -> Iterator[str]:
             )
 
 
+def _contradictions(known: Mapping[str, list[Item]]) -> Iterator[str]:
+    """A sentence on each picture that is there under two labels, byte by byte the same."""
+    first: dict[str, tuple[str, Item]] = {}
+    for label, items in known.items():
+        for item in items:
+            for mark in copy_marks(item):
+                other, there = first.setdefault(mark, (label, item))
+                if other != label:
+                    yield f"{there.path} ({other}) and {item.path} ({label}) are one picture"
+
+
 def _shared_groups(items: Sequence[Item]) -> Iterator[str]:
     """A sentence on each group in two splits; it names images, since a group may name a patient."""
     first: dict[str, dict[str, str]] = defaultdict(dict)
     for item in items:
-        if item.group and item.split:
-            first[item.group].setdefault(item.split, item.path)
+        if item.group:
+            # What is in no split is learned from.
+            first[item.group].setdefault(item.split or "train", item.path)
     for splits in first.values():
         if len(splits) > 1:
             places = " and ".join(f"{split} ({path})" for split, path in sorted(splits.items()))

@@ -42,6 +42,13 @@ class Item:
     units: Units = "display"
 
 
+def copy_marks(item: Item) -> set[str]:
+    """What two items have in common if they are copies: a declared group, or file and slice."""
+    declared, digest = (item.columns.get(name, "") for name in ("dup_group", "sha256"))
+    place = item.path.partition("#")[2]
+    return {declared, digest and f"{digest}#{place}"} - {""}
+
+
 class Source(Protocol):
     """Where labelled images come from."""
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import tarfile
 import weakref
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
@@ -32,15 +35,19 @@ def rows_to_items(
         A needed column is missing.
     """
     reader = csv.DictReader(lines)
-    header = reader.fieldnames or []
+    header = [name.strip() for name in reader.fieldnames or []]
+    reader.fieldnames = header
     missing = [name for name in _NEEDED if name not in header]
     if group_column is not None and group_column not in header:
         missing.append(group_column)
     if missing:
         raise TrainingDataError(
             f"{source}: column {', '.join(missing)} is missing; the first line must name the "
-            f"columns, at least {' and '.join(_NEEDED)}"
+            f"columns, at least {' and '.join(_NEEDED)}{_hint(header)}"
         )
+    twice = sorted(name for name, count in Counter(header).items() if count > 1)
+    if twice:
+        raise TrainingDataError(f"{source}: column {', '.join(twice)} is named twice; keep one")
     grouping = group_column or next((name for name in _GROUPS if name in header), None)
     items: list[Item] = []
     problems: list[str] = []
@@ -59,6 +66,15 @@ def rows_to_items(
             split = SPLIT_NAMES.get(written.lower(), written)
             items.append(Item(row["path"], row["label"], split, group, row))
     return tuple(items), tuple(problems)
+
+
+def _hint(header: Sequence[str]) -> str:
+    """What is odd about a first line; it is not repeated, as it may be a patient's."""
+    if len(header) == 1 and any(separator in header[0] for separator in ";\t|"):
+        return ", separated by commas"
+    if set(_NEEDED) <= {name.lower() for name in header}:
+        return ", in small letters"
+    return ""
 
 
 class ManifestTar:
@@ -80,20 +96,42 @@ class ManifestTar:
             text = self._content(MANIFEST).decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise TrainingDataError(f"{path.name}: {MANIFEST} is not UTF-8") from error
-        self.items, self.problems = rows_to_items(
-            io.StringIO(text), f"{path.name}: {MANIFEST}", group_column
-        )
+        try:
+            items, problems = rows_to_items(
+                io.StringIO(text), f"{path.name}: {MANIFEST}", group_column
+            )
+        except csv.Error as error:
+            raise TrainingDataError(f"{path.name}: {MANIFEST} is no CSV: {error}") from error
+        stamped: dict[str, Item] = {}
+        twice = []
+        for item in items:
+            name = item.path.removeprefix("./")
+            if name in stamped:
+                twice.append(f"{self.name}: {name}: named twice; keep one row")
+            else:
+                stamped[name] = replace(item, path=name, columns=self._stamped(name, item))
+        self.items, self.problems = tuple(stamped.values()), (*problems, *twice)
 
     def read(self, item: Item) -> FloatArray:
         """Gray image (rows, columns) float32."""
-        name = item.path.removeprefix("./")
-        if name not in self._members:
+        if item.path not in self._members:
             raise TrainingDataError(f"{self.name}: {item.path} is named but not in the tar")
-        return decode_picture(self._content(name), f"{self.name}: {item.path}")
+        return decode_picture(self._content(item.path), f"{self.name}: {item.path}")
+
+    def _stamped(self, name: str, item: Item) -> Mapping[str, str]:
+        """The item's columns with the SHA-256 of what is in the tar, whatever the manifest says."""
+        try:
+            digest = hashlib.sha256(self._content(name)).hexdigest()
+        except (KeyError, TrainingDataError):
+            return item.columns  # reading it says what is wrong
+        return {**item.columns, "sha256": digest}
 
     def _content(self, name: str) -> bytes:
         with self._lock:
-            file = self._archive.extractfile(self._members[name])
+            try:
+                file = self._archive.extractfile(self._members[name])
+            except KeyError:  # a link to what is not there
+                file = None
             if file is None:
                 raise TrainingDataError(f"{self.name}: {name} is no file")
             return file.read()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
-from training.data.items import Picture, Splits
+from training.data.items import Picture, Splits, copy_marks
 from training.errors import TrainingDataError
 from training.recipes.base import SplitPlan
 
@@ -68,13 +68,14 @@ def learnable(
     pictures: Sequence[Picture], keep: Callable[[Mapping[str, str]], bool]
 ) -> list[Picture]:
     """Kept pictures outside the test split that repeat neither each other nor a test picture."""
-    seen = {p.item.columns.get("dup_group", "") for p in pictures if p.item.split == "test"}
+    test = (picture.item for picture in pictures if picture.item.split == "test")
+    seen = set().union(*map(copy_marks, test))
     kept = []
     for picture in pictures:
-        copies = picture.item.columns.get("dup_group", "")
-        if picture.item.split == "test" or not keep(picture.item.columns) or copies in seen - {""}:
+        marks = copy_marks(picture.item)
+        if picture.item.split == "test" or not keep(picture.item.columns) or marks & seen:
             continue
-        seen.add(copies)
+        seen |= marks
         kept.append(picture)
     return kept
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -388,3 +389,38 @@ def test_export_refuses_other_data_than_those_of_the_run(
     words += ["--label-map", "healthy=normal,ill=pneumonia"]
     assert main(["export", "ours", "--data", str(place.table.parent / "fewer.csv"), *words]) == 2
     assert "trained on other pictures" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["planes", "cxr_pneumonia", "ct_covid"])
+def test_names_of_shipped_models_and_of_the_kept_pictures_are_taken(
+    name: str, place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--data", str(place.table), "--runs", str(tmp_path / "runs"), *TINY]
+    assert main(["fit", "cxr_pneumonia", *words, "--name", name]) == 2
+    assert f"--name {name} is taken" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_export_writes_into_the_folder_of_the_models_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", "../escaped", "--runs", str(tmp_path)]) == 2
+    assert "'../escaped' cannot name a model" in capsys.readouterr().err
+
+
+def test_explain_tells_what_it_left_out_and_evaluate_what_the_node_would_not_score(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = place.table.parent / "sick.csv"
+    lines = place.table.read_text().splitlines()
+    places = [number for number, line in enumerate(lines) if ",ill,test," in line]
+    lines[places[0]] = lines[places[0]].replace(",ill,", ",sick,")
+    table.write_text("\n".join([*lines, "absent.dcm,ill,test," + "x," * 9]) + "\n")
+    mapped = ["--label-map", "healthy=normal,ill=pneumonia", *place.models]
+    assert main(["explain", "ours", str(table), "--out", str(tmp_path), *mapped]) == 0
+    said = capsys.readouterr().err
+    assert "warning: left out: label 'sick', n 1" in said
+    assert "line 18: not" in said
+    assert main(["evaluate", "ours", str(place.table), *mapped]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"refused by header, counted .*4 ", shown), "no film says how old the child is"

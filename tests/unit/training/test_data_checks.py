@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data import open_source
+from training.data import Picture, open_source
 from training.data.checks import LISTED, check
+from training.data.splits import learnable
 from training.errors import TrainingDataError
+from training.recipes.base import keep_all
 
 HEADER = ("path", "label", "split", "patient_id")
 LABELS = ("normal", "covid")
@@ -37,9 +39,9 @@ def a_set(folder: Path, rows: Sequence[Sequence[str]]) -> Path:
     return path
 
 
-def problems(path: Path, *, allow_shared_groups: bool = False) -> list[str]:
+def problems(path: Path, *, published: bool = False) -> list[str]:
     with pytest.raises(TrainingDataError) as caught:
-        check(open_source(path), LABELS, allow_shared_groups=allow_shared_groups)
+        check(open_source(path), LABELS, published=published)
     first, *lines = str(caught.value).splitlines()
     assert first == f"toy cannot be learned from; problems: {len(lines)}"
     return [line.removeprefix("  - ") for line in lines]
@@ -120,7 +122,7 @@ def test_a_patient_in_two_splits_is_a_problem_unless_it_is_allowed(tmp_path: Pat
     path = a_set(tmp_path, [*SOUND, ("6.png", "covid", "test", "p3")])
     sentence = "one patient or group is in test (6.png) and train (3.png); keep it in one of them"
     assert problems(path) == [sentence]
-    assert check(open_source(path), LABELS, allow_shared_groups=True) == [
+    assert check(open_source(path), LABELS, published=True) == [
         f"groups in two splits: 1; the first: {sentence}"
     ]
 
@@ -141,10 +143,11 @@ def test_pictures_without_a_label_are_a_warning(tmp_path: Path) -> None:
 
 
 def test_a_set_that_names_no_patients_says_so(tmp_path: Path) -> None:
-    for label in LABELS:
+    for place, label in enumerate(LABELS):
         (tmp_path / label).mkdir()
         for number in range(2):
-            Image.linear_gradient("L").save(tmp_path / label / f"{number}.png")
+            side = 64 + 2 * place + number
+            Image.linear_gradient("L").resize((side, side)).save(tmp_path / label / f"{number}.png")
     (warning,) = check(open_source(tmp_path), LABELS)
     assert warning.startswith("nothing says which images are of one patient")
 
@@ -180,3 +183,44 @@ def test_a_long_list_is_cut_and_the_number_told(tmp_path: Path) -> None:
     assert first == "toy cannot be learned from; problems: 25"
     assert len(lines) == LISTED
     assert last == "  ... and 5 more"
+
+
+def test_a_patient_in_the_test_split_and_in_no_split_is_in_both(tmp_path: Path) -> None:
+    rows = [*SOUND, ("6.png", "covid", "", "p5")]
+    assert problems(a_set(tmp_path, rows)) == [
+        "one patient or group is in test (5.png) and train (6.png); keep it in one of them"
+    ]
+    nowhere = [(path, label, "", "p" + path[0]) for path, label, _, _ in SOUND]
+    assert (
+        check(open_source(a_set(tmp_path, [*nowhere, ("6.png", "covid", "", "p5")])), LABELS) == []
+    )
+
+
+def learned(path: Path) -> list[str]:
+    """Names of the pictures of a table from which a training would learn."""
+    nothing = np.zeros((1, 1, 1), np.float32)
+    pictures = [Picture(item, nothing, 0) for item in open_source(path).items]
+    return [picture.item.path for picture in learnable(pictures, keep_all)]
+
+
+def test_one_picture_under_two_labels_is_a_problem_and_under_one_is_learned_once(
+    tmp_path: Path,
+) -> None:
+    path = a_set(tmp_path, [*SOUND, ("6.png", "normal", "train", "p6")])
+    (tmp_path / "6.png").write_bytes((tmp_path / "3.png").read_bytes())
+    said = "6.png (normal) and 3.png (covid) are one picture"
+    assert problems(path) == [said]
+    (warning,) = check(open_source(path), LABELS, published=True)
+    assert warning == f"pictures under two labels: 1; the first: {said}"
+    (tmp_path / "6.png").write_bytes((tmp_path / "2.png").read_bytes())
+    source = open_source(path)
+    assert check(source, LABELS) == []
+    pictures = [Picture(item, np.zeros((1, 1, 1), np.float32), 0) for item in source.items]
+    kept = [picture.item.path for picture in learnable(pictures, keep_all)]
+    assert kept == ["1.png", "2.png", "3.png", "4.png"]
+    (tmp_path / "1.png").write_bytes((tmp_path / "5.png").read_bytes())
+    pictures = [
+        Picture(item, np.zeros((1, 1, 1), np.float32), 0) for item in open_source(path).items
+    ]
+    kept = [picture.item.path for picture in learnable(pictures, keep_all)]
+    assert kept == ["2.png", "3.png", "4.png"], "a copy of a test picture is not learned from"

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import csv
+import os
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.data import get_testdata_file
 
+from dicom_node.score.transforms import Pipeline
+from training import runs
+from training.data import Splits, load_pictures
 from training.data.folders import open_class_folders
 from training.data.opening import open_source
 from training.data.tables import open_table
 from training.errors import TrainingDataError
+from training.predict import write_csv
+from training.recipes import RECIPES
 
 
 def picture(path: Path, value: int = 100) -> Path:
@@ -209,3 +216,97 @@ def test_blanks_around_the_cells_of_a_table_do_not_count(tmp_path: Path) -> None
     assert (item.path, item.label, item.split, item.group) == ("1.png", "normal", "test", "p1")
     source = open_source(table(tmp_path / "bad.csv", *rows, ("2.png", "  ", "", "")))
     assert source.problems == ("bad.csv line 3: 2.png has no label",)
+
+
+def test_dicom_without_a_suffix_and_other_pictures_are_taken_from_class_folders(
+    tmp_path: Path,
+) -> None:
+    for name in ("1.gif", "2.webp"):
+        picture(tmp_path / "set/a" / name)
+    whole = Path(get_testdata_file("CT_small.dcm")).read_bytes()
+    (tmp_path / "set/a/IM0001").write_bytes(whole)
+    (tmp_path / "set/a/README").write_text("no picture")
+    (tmp_path / "set/a/.hidden").write_bytes(whole)
+    source = open_class_folders(tmp_path / "set")
+    assert [item.path for item in source.items] == ["a/1.gif", "a/2.webp", "a/IM0001"]
+    assert source.problems == ()
+    assert [source.read(item).ndim for item in source.items] == [2, 2, 2]
+
+
+def test_a_name_that_is_no_utf8_is_a_name(tmp_path: Path) -> None:
+    file = picture(tmp_path / "set/a/1.png")
+    Image.fromarray(np.arange(48, dtype=np.uint8).reshape(6, 8)).save(file)
+    file.rename(os.fsdecode(os.fsencode(file.parent) + b"/M\xfcller.png"))
+    source = open_class_folders(tmp_path / "set")
+    pipeline = Pipeline(RECIPES["cxr_pneumonia"].preprocessing)
+    loaded = load_pictures(source, pipeline, ["a"], cache=tmp_path / "kept")
+    assert len(loaded.pictures) == 1
+    assert runs.data_digest(Splits(loaded.pictures, [], []))
+    write_csv(tmp_path / "rows.csv", [{"path": source.items[0].path}])
+    assert "ller.png" in (tmp_path / "rows.csv").read_text()
+
+
+def a_tar(path: Path, rows: list[tuple[str, ...]], **pictures: int) -> Path:
+    """A tar of a manifest and pictures of one gray each."""
+    table(path.parent / "manifest.csv", *rows)
+    with tarfile.open(path, "w") as archive:
+        archive.add(path.parent / "manifest.csv", "manifest.csv")
+        for name, value in pictures.items():
+            archive.add(picture(path.parent / f"{name}.png", value), f"{name}.png")
+    return path
+
+
+def test_a_tar_is_known_by_what_is_in_it_whatever_its_manifest_says(tmp_path: Path) -> None:
+    rows = [("path", "label", "sha256"), ("one.png", "a", "0" * 64)]
+    digests = [
+        open_source(a_tar(tmp_path / "set.tar", rows, one=value)).items[0].columns["sha256"]
+        for value in (1, 2)
+    ]
+    assert len({*digests, "0" * 64}) == 3
+
+
+def test_a_row_of_a_tar_that_comes_twice_counts_once_and_is_told(tmp_path: Path) -> None:
+    rows = [("path", "label"), ("one.png", "a"), ("./one.png", "b"), ("two.png", "a")]
+    source = open_source(a_tar(tmp_path / "set.tar", rows, one=1, two=2))
+    assert [(item.path, item.label) for item in source.items] == [
+        ("one.png", "a"),
+        ("two.png", "a"),
+    ]
+    assert source.problems == ("set: one.png: named twice; keep one row",)
+
+
+def test_a_link_to_nowhere_and_an_endless_cell_are_told(tmp_path: Path) -> None:
+    path = a_tar(tmp_path / "set.tar", [("path", "label"), ("gone.png", "a")])
+    with tarfile.open(path, "a") as archive:
+        link = tarfile.TarInfo("gone.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "nowhere.png"
+        archive.addfile(link)
+    source = open_source(path)
+    with pytest.raises(TrainingDataError, match=r"gone\.png is no file"):
+        source.read(source.items[0])
+    endless = a_tar(tmp_path / "endless.tar", [("path", "label"), ("x" * 200_000, "a")])
+    with pytest.raises(TrainingDataError, match=r"endless\.tar: manifest\.csv is no CSV"):
+        open_source(endless)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("path;label\n1.png;a\n", "path, label is missing.*, separated by commas$"),
+        ("path\tlabel\n1.png\ta\n", ", separated by commas$"),
+        ("PATH,Label\n1.png,a\n", ", in small letters$"),
+        ("path,label,label\n1.png,a,b\n", "column label is named twice"),
+        ("Doe^Jane,1\n", "at least path and label$"),
+    ],
+)
+def test_what_is_odd_about_a_first_line_is_said(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(TrainingDataError, match=words) as caught:
+        open_table(tmp_path / "list.csv")
+    assert "Doe" not in str(caught.value)
+
+
+def test_blanks_in_a_first_line_are_not_seen(tmp_path: Path) -> None:
+    picture(tmp_path / "1.png")
+    (tmp_path / "list.csv").write_text("path , label\n1.png, a\n")
+    assert [item.label for item in open_table(tmp_path / "list.csv").items] == ["a"]
