@@ -45,7 +45,8 @@ def rows_to_items(
             f"{source}: column {', '.join(missing)} is missing; the first line must name the "
             f"columns, at least {' and '.join(_NEEDED)}{_hint(header)}"
         )
-    twice = sorted(name for name, count in Counter(header).items() if count > 1)
+    # Spreadsheets end lines with empty columns.
+    twice = sorted(name for name, count in Counter(header).items() if name and count > 1)
     if twice:
         raise TrainingDataError(f"{source}: column {', '.join(twice)} is named twice; keep one")
     grouping = group_column or next((name for name in _GROUPS if name in header), None)
@@ -54,7 +55,7 @@ def rows_to_items(
     for cells in reader:
         # Spreadsheets leave blanks that nobody sees.
         row = {name: value.strip() for name, value in cells.items() if isinstance(value, str)}
-        if None in cells or len(row) < len(header):
+        if None in cells or len(row) < len(set(header)):
             problems.append(f"{source} line {reader.line_num}: not {len(header)} columns")
         elif not row["path"]:
             problems.append(f"{source} line {reader.line_num}: a label without an image")

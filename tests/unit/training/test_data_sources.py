@@ -306,7 +306,8 @@ def test_what_is_odd_about_a_first_line_is_said(tmp_path: Path, text: str, words
     assert "Doe" not in str(caught.value)
 
 
-def test_blanks_in_a_first_line_are_not_seen(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["path , label\n1.png, a\n", "path,label,,\n1.png,a,,\n"])
+def test_blanks_and_empty_columns_are_not_seen(tmp_path: Path, text: str) -> None:
     picture(tmp_path / "1.png")
-    (tmp_path / "list.csv").write_text("path , label\n1.png, a\n")
+    (tmp_path / "list.csv").write_text(text)
     assert [item.label for item in open_table(tmp_path / "list.csv").items] == ["a"]
