@@ -127,7 +127,7 @@ def _by_label(recipe: Recipe, report: Mapping[str, Any]) -> list[str]:
     """What figures of three labels or more mean, and which label is taken for which."""
     split = "test" if "test" in report["splits"] else "validation"
     figures = report["splits"].get(split, {})
-    if "per_class" not in figures:
+    if len(figures.get("per_class", ())) < 3:
         return []
     rows = [
         [label, str(own["n"]), *map(str, calls), *(_figure(own[name]) for name in _OF_A_LABEL)]

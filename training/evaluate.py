@@ -52,7 +52,7 @@ def evaluate(
     Returns
     -------
     dict
-        What `training.metrics.measure` gives with `each_label`, `refused` and `refused_fraction`
+        What `training.metrics.measure` gives, `refused` and `refused_fraction`
         (by the scope gate; all figures count these pictures) and `accepted` (the figures without
         them), then `model`, `version`, `engine`, `operating_point` (the name of the threshold),
         `data`, `split`, `unknown_labels` (label -> pictures left out), `unreadable` (how many
@@ -122,7 +122,6 @@ def _measured(predicted: Predicted, seed: int) -> dict[str, Any]:
         threshold=predicted.threshold,
         seed=seed,
         groups=predicted.groups,
-        each_label=True,
     )
 
 

@@ -54,7 +54,6 @@ def measure(
     seed: int,
     groups: Sequence[str] | None = None,
     resamples: int = RESAMPLES,
-    each_label: bool = False,
 ) -> dict[str, Any]:
     """Compute every figure, ready for JSON.
 
@@ -71,8 +70,6 @@ def measure(
     groups
         Patient or document of each picture, where that is known; "" where it is not. Resamples
         then draw groups.
-    each_label
-        Whether two labels have `per_class`, too.
 
     Returns
     -------
@@ -82,8 +79,7 @@ def measure(
         `ci95_exact` (figures of exactly 0 or 1, of which a resample can say nothing: their
         interval is Clopper and Pearson's, for an area over as many independent pairs as there
         are), `resampled` (`pictures` or `groups`), `undefined`
-        (figure -> why it is null) and, with three or more classes or `each_label`, `per_class`
-        (label -> its figures against the rest).
+        (figure -> why it is null) and `per_class` (label -> its figures against the rest).
 
     Raises
     ------
@@ -100,7 +96,7 @@ def measure(
     undefined = _undefined(case)
     values = {name: point(case) for name, point in _POINT.items() if name not in undefined}
     intervals, exactly = _intervals(case, values, groups, seed, resamples)
-    result: dict[str, Any] = {
+    return {
         "n": len(case.targets),
         "n_positive": int(case.truth.sum()),
         **{name: _rounded(values[name]) if name in values else None for name in FIGURES},
@@ -112,10 +108,8 @@ def measure(
         "ci95_exact": exactly,
         "resampled": "pictures" if groups is None else "groups",
         "undefined": undefined,
+        "per_class": _per_class(case),
     }
-    if each_label or len(case.labels) > 2:
-        result["per_class"] = _per_class(case)
-    return result
 
 
 def _per_class(case: Judged) -> dict[str, dict[str, Any]]:

@@ -120,13 +120,11 @@ def _write_curves(
     if case.truth.all() or not case.truth.any():
         return
     truth, found = case.truth, case.found
-    sensitivity, area = float(found[truth].mean()), figures["auc"]
-    if len(case.labels) > 2:
-        area = figures["per_class"][figures["positive"]]["auc"]
+    sensitivity = float(found[truth].mean())
     plots.roc(
         out / "roc.png",
         curves.roc(truth, case.scores, seed=seed, groups=groups),
-        auc=area,
+        auc=figures["per_class"][figures["positive"]]["auc"],
         point=(float(found[~truth].mean()), sensitivity),
         threshold=figures["threshold"],
     )

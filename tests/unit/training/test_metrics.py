@@ -212,10 +212,9 @@ def test_three_classes_go_by_the_most_probable_one() -> None:
     assert result["brier"] == pytest.approx(((outputs - wanted) ** 2).sum(axis=1).mean(), abs=1e-6)
 
 
-def test_each_of_two_labels_has_figures_of_its_own_where_they_are_asked_for() -> None:
+def test_each_of_two_labels_has_figures_of_its_own() -> None:
     targets, outputs = [0, 0, 0, 1, 1], [[0.1], [0.2], [0.7], [0.6], [0.3]]
-    assert "per_class" not in figures(targets, outputs)
-    result = figures(targets, outputs, each_label=True)
+    result = figures(targets, outputs)
     negative, positive = (result["per_class"][label] for label in result["labels"])
     shared = {name: result[name] for name in ("sensitivity", "specificity", "precision", "f1")}
     assert positive == {"n": 2, **shared, "auc": result["auc"]}
