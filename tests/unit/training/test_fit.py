@@ -26,14 +26,14 @@ from training.losses import SoftLoss, class_weights, hard_targets, mixed
 from training.phases import OutputInferer, frozen_groups, group_rates, optimizer_of, schedule_of
 from training.pretrained import load_run
 from training.progress import FitProgress
-from training.recipes import RECIPES
 from training.recipes.base import Phase, Recipe
-from training.recipes.common import THREE_CHANNELS, radiograph, spec
+from training.recipes.common import spec
 from training.runs import overridden, read_json
 from training.soup import member_seed
 from training.teachers import Teachers, teacher_recipe
 
-SIDE = 32
+from .tiny import SIDE, toy
+
 MEMBERS = ("member1", "member2")
 TAUGHT = ("teacher1", "teacher2")
 TEN_SECONDS = {"seconds": 10.0, "energy_kwh": 1.0, "carbon_kg": 0.5}
@@ -47,9 +47,7 @@ def one_thread() -> None:
 @pytest.fixture
 def recipe() -> Recipe:
     return replace(
-        RECIPES["cnn_scratch_pneumonia_cxr"],
-        name="toy",
-        preprocessing=radiograph(SIDE, (THREE_CHANNELS,), clipped=0.0),
+        toy(),
         augmentation=(
             spec("RandFlip", prob=0.5, spatial_axis=1),
             spec("RandBorder", prob=0.5, fraction=0.1),
@@ -58,7 +56,6 @@ def recipe() -> Recipe:
             Phase(epochs=1, rates=1e-2, trained_groups=1),
             Phase(epochs=2, rates=(1e-4, 1e-3), schedule="one_cycle"),
         ),
-        batch_size=4,
         mixup=0.2,
         ema=0.9,
         early_stopping=2,

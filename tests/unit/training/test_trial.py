@@ -20,12 +20,11 @@ from training.fit import fit
 from training.guidance import GuidedLoss, Taught
 from training.lr_find import lr_find
 from training.progress import FitProgress
-from training.recipes import RECIPES
 from training.recipes.base import Phase, Recipe
-from training.recipes.common import THREE_CHANNELS, radiograph
 from training.trial import chosen_device, try_largest_step
 
-SIDE = 32
+from .tiny import SIDE, toy
+
 SHORT: dict[str, Callable[[], Exception]] = {
     "GPU": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"),
     "CPU": lambda: RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 TB"),
@@ -40,15 +39,12 @@ def one_thread() -> None:
 @pytest.fixture
 def recipe() -> Recipe:
     return replace(
-        RECIPES["cnn_scratch_pneumonia_cxr"],
-        name="toy",
-        preprocessing=radiograph(SIDE, (THREE_CHANNELS,), clipped=0.0),
+        toy(),
         phases=(
             Phase(epochs=1, rates=1e-2, trained_groups=1),
             Phase(epochs=1, rates=1e-3),
             Phase(epochs=1, rates=1e-3, trained_groups=2),
         ),
-        batch_size=4,
         ema=0.9,
     )
 

@@ -18,6 +18,7 @@ from training.data import Item, Picture, Splits
 from training.export import export
 from training.recipes import RECIPES
 from training.recipes.base import Recipe
+from training.recipes.common import THREE_CHANNELS, radiograph
 from training.runs import overridden
 
 SIDE = 32
@@ -73,6 +74,16 @@ def joined(*sources: Drawn) -> Drawn:
     items = tuple(item for source in sources for item in source.items)
     brightness = {path: value for one in sources for path, value in one.brightness.items()}
     return Drawn(items, brightness)
+
+
+def toy() -> Recipe:
+    """The network that trains from scratch, on pictures of `SIDE`, four at a time."""
+    return replace(
+        RECIPES["cnn_scratch_pneumonia_cxr"],
+        name="toy",
+        preprocessing=radiograph(SIDE, (THREE_CHANNELS,), clipped=0.0),
+        batch_size=4,
+    )
 
 
 def small(base: str) -> Recipe:
