@@ -229,7 +229,8 @@ def _auc_difference(areas: Array, covariance: Array, first: int, second: int) ->
     p: float | None = 1.0 if difference == 0 else None
     if deviation > 0:
         p = round(2 * float(norm.sf(abs(difference) / deviation)), 6)
-    low, high = difference - _Z * deviation, difference + _Z * deviation
+    # Areas are from 0 to 1: no difference is beyond 1, whatever the normal distribution says.
+    low, high = max(-1.0, difference - _Z * deviation), min(1.0, difference + _Z * deviation)
     return {
         "auc_difference": round(difference, 6),
         "ci95": [round(low, 6), round(high, 6)],

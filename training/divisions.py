@@ -76,10 +76,18 @@ def without_domains(recipe: Recipe, splits: Splits, run: Path) -> list[LeftOut]:
         try:
             check_pictures(left.recipe, left.splits)
         except TrainingError as error:
-            problems.append(f"without {left.name}: {error}")
+            problems.append(f"without {left.name}{_also_elsewhere(splits, left)}: {error}")
     if problems:
         raise TrainingError(
             f"domains cannot be left out in turn: {'; '.join(problems)}. Pictures that name no "
             "domain are always learned from; --set domain=none trains without domains"
         )
     return without
+
+
+def _also_elsewhere(splits: Splits, left: LeftOut) -> str:
+    """How many pictures go besides those of the domain, as its patients are in other ones, too."""
+    known = len(splits.train) + len(splits.validation)
+    rest = len(left.splits.train) + len(left.splits.validation)
+    also = known - rest - len(left.pictures)
+    return f" and without the {also} pictures that its patients have elsewhere" if also else ""

@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydicom import Dataset
 
 from dicom_node.errors import BadInput
-from dicom_node.score.pixels import read_header
-from dicom_node.score.quality import check_header
 from training.data import Item, Picture, Source, strict_test
-from training.data.tables import PICTURES, FileSource
+from training.headers import refused_by_header
 from training.intervals import SEED
 from training.metrics import measure
 from training.predict import Predicted, predict, write_csv
@@ -91,7 +88,9 @@ def evaluate(
         "unreadable": len(predicted.unreadable),
         "problems": problems[:_MOST_PROBLEMS],
         "problem_count": len(problems),
-        "refused_by_header": _refused_by_header(predicted, source),
+        "refused_by_header": refused_by_header(
+            predicted.bundle.intended_use, source, predicted.items
+        ),
     }
     if group_by is not None:
         report["groups"] = _by_group(predicted, group_by, seed)
@@ -152,26 +151,3 @@ def _strict(predicted: Predicted, source: Source) -> list[int] | None:
 
 def _unread(item: Item) -> Picture:
     return Picture(item, np.empty((1, 0, 0), np.float32), 0)
-
-
-def _refused_by_header(predicted: Predicted, source: Source) -> int | None:
-    if not isinstance(source, FileSource):
-        return None
-    headers = [_header(source.root, item) for item in predicted.items]
-    stated = [header for header in headers if header is not None]
-    use = predicted.bundle.intended_use
-    return sum(bool(check_header(use, one).violations) for one in stated) if stated else None
-
-
-def _header(root: Path, item: Item) -> Dataset | None:
-    """Header of the file, or of a file of the series, that an item lies in; None for a picture."""
-    place = root / item.path
-    if place.suffix.lower() in PICTURES:
-        return None
-    if not place.exists():
-        # A slice is named by its series and its place in it.
-        place = root / item.path.rpartition("#")[0]
-    if place.is_dir():
-        files = (file for file in sorted(place.iterdir()) if file.is_file())
-        place = next(file for file in files if file.name[0] != "." and file.name != "DICOMDIR")
-    return read_header(place)

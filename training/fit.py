@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from monai.utils.misc import set_determinism
 
-from dicom_node.errors import BadInput
 from dicom_node.score.networks import StagedNetwork
 from training import runs
 from training.batches import training_loader
+from training.beginning import beginning, begins_elsewhere
 from training.checkpoint import State, initial_state, load_checkpoint
 from training.data import Picture, Splits
 from training.divisions import check_pictures, teacher_splits, without_domains
@@ -31,9 +31,8 @@ from training.lr_find import find_rate
 from training.lung_field import Mask
 from training.lungs import lungs_on
 from training.phases import with_highest_rate
-from training.pretrained import initial_file, initial_network, load_run, start_from
+from training.pretrained import initial_file, load_run, start_from
 from training.progress import FitProgress
-from training.recipes import RECIPES
 from training.recipes.base import Phase, Recipe
 from training.soup import member_folders, member_seed, stir
 from training.summary import summarise
@@ -94,7 +93,9 @@ def fit(
     without = without_domains(recipe, splits, run)
     check_logs(logs)
     made = dict(made_from or runs.made_plainly(recipe))
-    _check_beginning(recipe, run.parent, made, progress=progress)
+    elsewhere = begins_elsewhere(recipe, run.parent, made, weights_file=weights_file)
+    if elsewhere:
+        FitProgress(recipe.name, recipe.epochs, shown=progress).say(elsewhere)
     processor = chosen_device(device)
     initial = initial_file(recipe, weights_file=weights_file, sha256=sha256)
     config = {
@@ -167,24 +168,6 @@ class _Start:
     """Weights that imitation left."""
 
 
-def _check_beginning(
-    recipe: Recipe, others: Path, made: Mapping[str, Any], *, progress: bool
-) -> None:
-    """Refuse to begin elsewhere than at the run that the recipe names, or say so on own data."""
-    weights = others / recipe.init_from / runs.WEIGHTS if recipe.init_from else None
-    if weights is None or weights.is_file():
-        return
-    what = f"{recipe.name} begins at the run {recipe.init_from}, and {weights} is not there"
-    own_set = made.get("own_data") is None and recipe.init_from in RECIPES
-    if own_set or "init_from" in made["set"]:
-        raise BadInput(
-            f"{what}: train that first (python -m training fit {recipe.init_from}), or begin at "
-            "the published weights (--set init_from=none)"
-        )
-    shown = FitProgress(recipe.name, recipe.epochs, shown=progress)
-    shown.say(f"{what}: training begins at the weights {recipe.weights!r} instead")
-
-
 def _try(recipe: Recipe, pictures: int, start: _Start) -> None:
     """Read the initial weights and try the largest step: either may fail, and soon should."""
     set_determinism(recipe.seed)
@@ -206,8 +189,9 @@ def _lungs(
 
 def _initial(recipe: Recipe, start: _Start) -> tuple[StagedNetwork, str | None]:
     """The network with which all parts of a run begin, and the run whose backbone it has."""
-    network = initial_network(recipe, weights_file=start.weights_file, sha256=start.sha256)
-    started_from = _started_from(recipe, network, start.runs)
+    network, started_from = beginning(
+        recipe, start.runs, weights_file=start.weights_file, sha256=start.sha256
+    )
     if start.imitated is not None:
         start_from(network, start.imitated)
     return network, started_from
@@ -283,15 +267,6 @@ def _described(splits: Splits) -> dict[str, Any]:
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     sizes = {name: len(pictures) for name, pictures in parts.items()}
     return {"digest": runs.data_digest(splits), "n": sizes}
-
-
-def _started_from(recipe: Recipe, network: StagedNetwork, others: Path) -> str | None:
-    """Take the weights of another run, where the recipe names one that is there."""
-    weights = others / recipe.init_from / runs.WEIGHTS if recipe.init_from else None
-    if weights is None or not weights.is_file():
-        return None
-    start_from(network, weights)
-    return recipe.init_from
 
 
 def _setting(

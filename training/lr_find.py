@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from dicom_node.errors import BadInput
 from dicom_node.score.networks import StagedNetwork
 from training.batches import training_loader
+from training.beginning import beginning
 from training.data import Splits
 from training.losses import SoftLoss, class_weights, hard_targets
 from training.phases import OutputInferer, frozen_groups, optimizer_of, with_highest_rate
-from training.pretrained import initial_network
 from training.recipes.base import Phase, Recipe
 from training.runs import RATE_CURVE, write_json
 from training.trial import chosen_device, explained_shortage
@@ -94,6 +94,8 @@ def lr_find(
 
     Parameters
     ----------
+    run
+        Where to write; the run at which the recipe begins, if any, is beside it.
     weights_file, sha256
         See `training.pretrained.initial_file`.
     device
@@ -107,7 +109,7 @@ def lr_find(
         Memory is short.
     """
     processor = chosen_device(device)
-    network = initial_network(recipe, weights_file=weights_file, sha256=sha256)
+    network, _ = beginning(recipe, run.parent, weights_file=weights_file, sha256=sha256)
     with explained_shortage(recipe):
         network.to(processor).to(memory_format=torch.channels_last)
         curve = find_rate(recipe, recipe.phases[0], network, splits, steps=steps)

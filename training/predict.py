@@ -154,7 +154,7 @@ def predict(
     classifier = open_classifier(bundle, device="cpu")
     labels = _labels(classifier.bundle)
     check_label_map(label_map, labels, bundle.name)
-    items = _items_of(source, chosen)
+    items = items_of(source, chosen)
     known: list[Item] = []
     targets: list[int] = []
     unknown: Counter[str] = Counter()
@@ -236,7 +236,7 @@ def unused_labels(
     if not label_map:
         return []
     chosen = split_of(source, split)
-    found = {item.label for item in _items_of(source, chosen)}
+    found = {item.label for item in items_of(source, chosen)}
     return [
         f"label map {foreign}={ours}: no picture of {source.name}, split {chosen or EVERYTHING}, "
         f"has the label {foreign!r}; found are {', '.join(sorted(found))}"
@@ -269,7 +269,8 @@ def split_of(source: Source, split: str | None) -> str | None:
     return split
 
 
-def _items_of(source: Source, chosen: str | None) -> tuple[Item, ...]:
+def items_of(source: Source, chosen: str | None) -> tuple[Item, ...]:
+    """The items of what `split_of` gave."""
     return tuple(item for item in source.items if chosen is None or item.split == chosen)
 
 

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from dicom_node.errors import BadInput
 from dicom_node.score.checkpoint import read_tensors
 from dicom_node.score.networks import StagedNetwork, build
+from training.changes import resized
 from training.recipes.base import Recipe
 from training.recipes.common import LITE_TENSOR
-from training.runs import resized
 
 _LITE_STRIDE = 32
 """Its sides are multiples of this."""

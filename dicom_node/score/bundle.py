@@ -142,6 +142,8 @@ def read_bundle(path: Path) -> Bundle:
     ModelError
         With every reason at once, separated by "; ".
     """
+    if not path.is_dir():
+        raise ModelError(f"model folder {path.name}: there is no such folder")
     reasons = [f"{name} is missing" for name in (METADATA, *DIGESTED) if not _is_inside(path, name)]
     metadata = _parse(path, METADATA, Metadata, reasons)
     inference = _parse(path, INFERENCE, Inference, reasons)

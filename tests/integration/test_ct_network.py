@@ -27,7 +27,7 @@ def encoder() -> SliceEncoder:
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Picture]:
     """The training slices of `covid_ct`."""
     wanted = Wanted(None, None, None, tmp_path_factory.mktemp("runs"))
-    return list(load_splits(RECIPE, wanted, wanted.source(RECIPE), quiet=True).train)
+    return list(load_splits(RECIPE, wanted, wanted.source(RECIPE)).train)
 
 
 def probed(encoder: SliceEncoder, slices: torch.Tensor, pictures: list[Picture]) -> float:

@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from dicom_node.errors import BadInput
 from dicom_node.score.bundle import METADATA, WEIGHTS
 from training.cli.loading import Wanted, load_splits
+from training.cli.options import warn
 from training.data import Source, data_dir
 from training.recipes.base import Recipe
 from training.runs import CONFIG, data_digest, read_json, recipe_of
@@ -56,10 +55,9 @@ def export_run(
     )
     now = _sealed(folder)
     if before and now and before[0] == now[0] and before[1] != now[1]:
-        Console(stderr=True, soft_wrap=True).print(
-            f"warning: {folder.name} {now[0]} had other weights before: a node that has scored a "
-            "study with them will not score it again; give --version a new one",
-            highlight=False,
+        warn(
+            f"{folder.name} {now[0]} had other weights before: a node that has scored a "
+            "study with them will not score it again; give --version a new one"
         )
     return report
 

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from dicom_node.errors import BadInput
 from dicom_node.score.bundle import CARD, read_bundle
 from dicom_node.score.transforms import Pipeline
-from training.cli.loading import label_map_for, load_labelled
+from training.cli.loading import label_map_for, learned_from, load_labelled
 from training.cli.options import (
     MODELS,
     DataName,
@@ -26,6 +26,7 @@ from training.cli.options import (
     out,
     print_json,
     warn,
+    warn_of_left_out,
 )
 from training.data import open_source
 
@@ -72,6 +73,7 @@ def evaluate_model(
 ) -> None:
     """Measure a model on labelled pictures as the node would score them, with 95 % intervals."""
     from training.evaluate import evaluate
+    from training.predict import EVERYTHING
 
     if predictions is not None and not predictions.parent.is_dir():
         raise BadInput(f"--predictions {predictions}: there is no such folder")
@@ -88,7 +90,12 @@ def evaluate_model(
         predictions_csv=predictions,
         progress=not json,
     )
-    warn(report["problems"], report["problem_count"])
+    warn_of_left_out(report["problems"], report["problem_count"])
+    if report["split"] == EVERYTHING and source.name == learned_from(folder):
+        warn(
+            f"{model} learned from data named {source.name}: figures of all of its pictures "
+            "promise too much; a column split keeps some of them for judging"
+        )
     if json:
         print_json(report)
         return
@@ -158,7 +165,7 @@ def compare_models(
         label_map=label_map_for(source, split, label_map),
         progress=not json,
     )
-    warn(report["problems"], len(report["problems"]))
+    warn_of_left_out(report["problems"], len(report["problems"]))
     if json:
         print_json(report)
     else:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from dicom_node.errors import BadInput
+from dicom_node.score.manifest import IntendedUse
 from dicom_node.score.transforms import Pipeline
-from training.cli.options import warn
+from training.cli.options import warn, warn_of_left_out
 from training.data import (
     Picture,
     Source,
@@ -21,6 +23,8 @@ from training.data import (
     parse_label_map,
 )
 from training.data.checks import check
+from training.data.manifests import usual_group_column
+from training.headers import refused_by_header
 from training.recipes.base import Recipe
 from training.runs import PLANES
 
@@ -56,6 +60,14 @@ class Wanted:
         """Name of a person's own data; None for the recipe's set."""
         return None if self.data is None else source.name
 
+    def grouping(self, recipe: Recipe, splits: Splits) -> str | None:
+        """Column by which the data were grouped; None where none did."""
+        if self.data is None:
+            return recipe.group_column
+        pictures = (*splits.train, *splits.validation, *splits.test)
+        columns = {name for picture in pictures for name in picture.item.columns}
+        return self.group_column or usual_group_column(columns)
+
 
 def label_map_of(text: str | None) -> dict[str, str] | None:
     """The mapping that `--label-map` states."""
@@ -68,13 +80,11 @@ def label_map_for(source: Source, split: str | None, text: str | None) -> dict[s
 
     label_map = label_map_of(text)
     for unused in unused_labels(source, split, label_map):
-        Console(stderr=True, soft_wrap=True).print(
-            f"warning: {unused}", markup=False, highlight=False
-        )
+        warn(unused)
     return label_map
 
 
-def load_splits(recipe: Recipe, wanted: Wanted, source: Source, *, quiet: bool = False) -> Splits:
+def load_splits(recipe: Recipe, wanted: Wanted, source: Source) -> Splits:
     """Check, prepare and divide a source's pictures for a recipe; warnings go to standard error.
 
     Raises
@@ -89,12 +99,12 @@ def load_splits(recipe: Recipe, wanted: Wanted, source: Source, *, quiet: bool =
         label_map=label_map,
         # The published sets have them, and say so in their cards.
         published=wanted.data is None,
-        progress=not quiet,
+        progress=True,
     )
     for warning in warnings:
-        Console(stderr=True, soft_wrap=True, quiet=quiet).print(
-            f"warning: {warning}", markup=False, highlight=False
-        )
+        warn(warning)
+    if wanted.data is not None:
+        _warn_of_headers(recipe, source)
     # Only where every image has a digest can a kept copy be told to be still the same.
     known = all(item.columns.get("sha256") for item in source.items)
     loaded = load_pictures(
@@ -103,9 +113,27 @@ def load_splits(recipe: Recipe, wanted: Wanted, source: Source, *, quiet: bool =
         recipe.labels,
         label_map=label_map,
         cache=wanted.runs / PLANES if known else None,
-        progress=not quiet,
+        progress=True,
     )
     return make_splits(loaded.pictures, recipe.split, keep=recipe.keep)
+
+
+def _warn_of_headers(recipe: Recipe, source: Source) -> None:
+    """Say how many of someone's own images the model could never score in the node."""
+    use = IntendedUse.model_validate(recipe.intended_use)
+    refused = refused_by_header(use, source, source.items)
+    if not refused:
+        return
+    of_any_age = use.model_copy(update={"age_years": None})
+    by_age = refused != refused_by_header(of_any_age, source, source.items)
+    ages = "any age" if use.age_years is None else "{} to {} years".format(*use.age_years)
+    warn(
+        f"the node would refuse {refused} of {len(source.items)} of these images by their header, "
+        f"for this model is for {', '.join(use.modalities)}, {', '.join(use.body_parts)}, "
+        f"{', '.join(use.view_positions) or 'any view'}, {use.minimum_rows} x "
+        f"{use.minimum_columns} pixels or more, {ages}"
+        + ("; --set age=LOW-HIGH says whom your images are of" if by_age else "")
+    )
 
 
 def load_labelled(
@@ -117,20 +145,38 @@ def load_labelled(
     split: str | None,
 ) -> list[Picture]:
     """Prepare the pictures of a split for a model folder; all of them where there are no splits."""
-    from training.predict import check_label_map, split_of
+    from training.predict import check_label_map, items_of, split_of
+    from training.reading import parts, readable
 
     chosen = split_of(source, split)
     mapping = label_map_for(source, split, label_map)
     check_label_map(mapping, labels, "the model")
-    loaded = load_pictures(source, pipeline, labels, label_map=mapping, split=chosen, progress=True)
-    left_out = [f"label {name!r}, n {count}" for name, count in loaded.unknown.items()]
-    warn([*source.problems, *left_out], len(source.problems) + len(left_out))
-    if not loaded.pictures:
+    pictures: list[Picture] = []
+    unknown: Counter[str] = Counter()
+    problems = list(source.problems)
+    for part in parts(source, items_of(source, chosen), progress=True):
+        loaded, faults = readable(part, pipeline, labels, mapping)
+        pictures += loaded.pictures
+        unknown.update(loaded.unknown)
+        problems += faults
+    problems += [f"label {name!r}, n {count}" for name, count in sorted(unknown.items())]
+    warn_of_left_out(problems, len(problems))
+    if not pictures:
         raise BadInput(
             f"{source.name} has no picture of {', '.join(labels)} in split {chosen or 'all'}: name "
             "another --split, or say with --label-map what its labels mean"
         )
-    return loaded.pictures
+    return pictures
+
+
+def learned_from(model: Path) -> str | None:
+    """Name of the data that a model folder says it was made from; None where it says nothing."""
+    from training.export import EVIDENCE
+
+    try:
+        return str(json.loads((model / EVIDENCE).read_bytes())["data_set"])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def counts(recipe: Recipe, splits: Splits) -> dict[str, dict[str, int]]:
@@ -144,9 +190,10 @@ def counts(recipe: Recipe, splits: Splits) -> dict[str, dict[str, int]]:
     }
 
 
-def counts_table(recipe: Recipe, splits: Splits) -> Table:
-    """`counts` for people."""
-    table = Table("split", *recipe.labels, "groups")
+def counts_table(recipe: Recipe, splits: Splits, wanted: Wanted) -> Table:
+    """`counts` for people, and how many groups there are of what `Wanted.grouping` names."""
+    grouping = wanted.grouping(recipe, splits)
+    table = Table("split", *recipe.labels, f"groups ({grouping})" if grouping else "groups")
     for name, row in counts(recipe, splits).items():
         groups = {picture.item.group for picture in getattr(splits, name)} - {""}
         table.add_row(name, *(str(number) for number in row.values()), str(len(groups)))

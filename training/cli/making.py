@@ -11,6 +11,7 @@ from rich.box import SIMPLE
 from rich.table import Column, Table
 
 from dicom_node.errors import BadInput
+from training.changes import customised
 from training.cli.exporting import export_run
 from training.cli.loading import Wanted, counts, counts_table, load_splits
 from training.cli.options import (
@@ -34,13 +35,14 @@ from training.cli.options import (
 )
 from training.names import check_name
 from training.recipes import RECIPES, SHIPPED
-from training.runs import HISTORY, PLANES, customised, made_from, read_json
+from training.runs import CONFIG, HISTORY, PLANES, made_from, read_json
 
 Run = Annotated[Path | None, typer.Option(help="Folder of this run.  (default: RUNS/NAME)")]
 Name = Annotated[
     str | None, typer.Option(help="Name of your run and model.  (default: the recipe's)")
 ]
 Resume = Annotated[bool, typer.Option(help="Go on after the last finished epoch.")]
+Overwrite = Annotated[bool, typer.Option(help="Train anew where a run of that name is.")]
 Version = Annotated[
     str | None,
     typer.Option(
@@ -120,12 +122,13 @@ def prepare(
     if json:
         print_json(counts(chosen, splits))
     else:
-        out.print(counts_table(chosen, splits))
+        out.print(counts_table(chosen, splits, wanted))
 
 
 def find_learning_rate(
     recipe: RecipeName,
     data: Data = None,
+    name: Name = None,
     label_map: LabelMap = None,
     group_column: GroupColumn = None,
     settings: Settings = None,
@@ -141,9 +144,11 @@ def find_learning_rate(
     from training.lr_find import lr_find
 
     base, wanted = recipe_named(recipe), Wanted(data, group_column, label_map, runs)
+    _check_run_name(name, data)
     source = wanted.source(base)
     chosen = customised(
         base,
+        name=name,
         changes=settings_of(settings),
         fallback=fallback,
         own_data=wanted.own_data(source),
@@ -177,6 +182,7 @@ def fit_recipe(
     weights_file: WeightsFile = None,
     sha256: Sha256 = None,
     resume: Resume = False,
+    overwrite: Overwrite = False,
     device: Device = "auto",
     workers: Workers = 1,
     log: Logs = None,
@@ -199,20 +205,20 @@ def fit_recipe(
     chosen_device(device)
     check_logs(log or [])
     wanted = Wanted(data, group_column, label_map, runs)
-    if data is not None and name is None:
-        raise BadInput("give the model of your own data a --name of its own")
-    if name is not None:
-        check_name(name)
-        if name == PLANES or (data is not None and name in RECIPES):
-            raise BadInput(f"--name {name} is taken: choose a name of your own")
+    _check_run_name(name, data)
     source = wanted.source(base)
     own_data = wanted.own_data(source)
     changes = settings_of(settings)
     chosen = customised(base, name=name, changes=changes, fallback=fallback, own_data=own_data)
+    folder = run or runs / chosen.name
+    if any(folder.rglob(CONFIG)) and not (resume or overwrite):
+        raise BadInput(
+            f"{folder} holds a run: --resume goes on with it, --overwrite trains anew in its place,"
+            " and another --name keeps it"
+        )
     splits = load_splits(chosen, wanted, source)
     if not json:
-        out.print(counts_table(chosen, splits))
-    folder = run or runs / chosen.name
+        out.print(counts_table(chosen, splits, wanted))
     fit(
         chosen,
         splits,
@@ -237,6 +243,16 @@ def fit_recipe(
         markup=False,
         highlight=False,
     )
+
+
+def _check_run_name(name: str | None, data: str | None) -> None:
+    """Refuse a name that is taken, or none for a person's own data."""
+    if data is not None and name is None:
+        raise BadInput("give the model of your own data a --name of its own")
+    if name is not None:
+        check_name(name)
+        if name == PLANES or (data is not None and name in RECIPES):
+            raise BadInput(f"--name {name} is taken: choose a name of your own")
 
 
 def _export_words(name: str, wanted: Wanted, run: Path | None) -> str:
@@ -294,6 +310,7 @@ def make_all(
             fallback=fallback,
             settings=settings,
             resume=resume,
+            overwrite=True,
             device=device,
             runs=runs,
         )

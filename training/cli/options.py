@@ -12,9 +12,9 @@ import typer
 from rich.console import Console
 
 from dicom_node.errors import BadInput
+from training.changes import OVERRIDES
 from training.recipes import RECIPES
 from training.recipes.base import Recipe
-from training.runs import OVERRIDES
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "models"
@@ -100,13 +100,18 @@ def model_folder(text: str, models: Path) -> Path:
     raise BadInput(f"{text!r} is no model folder, and none in {models} has that name")
 
 
-def warn(problems: Sequence[str], count: int) -> None:
-    """Say on standard error what was left out: the first problems of `count`."""
+def warn(text: str) -> None:
+    """Say on standard error what a person should know."""
     errors = Console(stderr=True, soft_wrap=True)
+    errors.print(f"warning: {text}", markup=False, highlight=False)
+
+
+def warn_of_left_out(problems: Sequence[str], count: int) -> None:
+    """Say what was left out: the first problems of `count`."""
     for problem in problems[:_WARNINGS]:
-        errors.print(f"warning: left out: {problem}", markup=False, highlight=False)
+        warn(f"left out: {problem}")
     if count > _WARNINGS:
-        errors.print(f"warning: left out: {count - _WARNINGS} more", highlight=False)
+        warn(f"left out: {count - _WARNINGS} more")
 
 
 def print_json(value: Any) -> None:

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from training.data.items import Item
 from training.data.manifests import SPLIT_NAMES
+from training.data.pictures import DICOM_BEGINNING, is_dicom
 from training.data.tables import PICTURES, FileSource
 
 _READ = PICTURES | {".dcm"}
-_MAGIC, _MAGIC_AT = b"DICM", 128
-"""How a DICOM file begins, PS3.10 7.1: archives export them without a suffix."""
 
 
 def open_class_folders(path: Path) -> FileSource:
@@ -36,8 +35,8 @@ def open_class_folders(path: Path) -> FileSource:
 def _is_read(file: Path) -> bool:
     if file.suffix.lower() in _READ or file.name[0] == "." or not file.is_file():
         return file.suffix.lower() in _READ
-    with file.open("rb") as content:
-        return content.read(_MAGIC_AT + len(_MAGIC))[_MAGIC_AT:] == _MAGIC
+    with file.open("rb") as content:  # archives export DICOM files without a suffix
+        return is_dicom(content.read(DICOM_BEGINNING))
 
 
 def subfolders(path: Path) -> list[Path]:

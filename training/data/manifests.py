@@ -8,7 +8,7 @@ import io
 import tarfile
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
@@ -49,7 +49,7 @@ def rows_to_items(
     twice = sorted(name for name, count in Counter(header).items() if name and count > 1)
     if twice:
         raise TrainingDataError(f"{source}: column {', '.join(twice)} is named twice; keep one")
-    grouping = group_column or next((name for name in _GROUPS if name in header), None)
+    grouping = group_column or usual_group_column(header)
     items: list[Item] = []
     problems: list[str] = []
     for cells in reader:
@@ -67,6 +67,11 @@ def rows_to_items(
             split = SPLIT_NAMES.get(written.lower(), written)
             items.append(Item(row["path"], row["label"], split, group, row))
     return tuple(items), tuple(problems)
+
+
+def usual_group_column(columns: Collection[str]) -> str | None:
+    """The column that names the patient or document where nobody chose one."""
+    return next((name for name in _GROUPS if name in columns), None)
 
 
 def _hint(header: Sequence[str]) -> str:

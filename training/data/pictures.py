@@ -21,12 +21,20 @@ from training.errors import TrainingDataError
 from training.kept import keep_array, kept_array
 
 DEFAULT_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+_PREAMBLE = 128
+DICOM_BEGINNING = _PREAMBLE + 4
+"""Bytes by which `is_dicom` tells."""
 _THREADS = 2
 
 
 def data_dir() -> Path:
     """Folder of the published sets: `DICOM_NODE_DATA`, else `../shared/data` of the checkout."""
     return Path(os.environ.get("DICOM_NODE_DATA", DEFAULT_DATA))
+
+
+def is_dicom(beginning: bytes) -> bool:
+    """Whether a file begins as PS3.10 section 7.1 says."""
+    return beginning[_PREAMBLE:DICOM_BEGINNING] == b"DICM"
 
 
 def decode_picture(content: bytes, name: str) -> FloatArray:
@@ -43,6 +51,11 @@ def decode_picture(content: bytes, name: str) -> FloatArray:
             deep = image.mode.startswith(("I", "F"))
             return np.array(image if deep else image.convert("L"), dtype=np.float32)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if is_dicom(content):
+            raise TrainingDataError(
+                f"{name} is a DICOM file: those are read from folders and tables, so unpack it if "
+                "it is in a tar, and give it a suffix that is no picture's"
+            ) from error
         raise TrainingDataError(
             f"{name} cannot be decoded ({type(error).__name__}); mend or remove it"
         ) from error

@@ -81,6 +81,11 @@ def test_an_empty_folder_lacks_everything(tmp_path: Path) -> None:
     assert all(f"{name} is missing" in str(caught.value) for name in (METADATA, *DIGESTED))
 
 
+def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"^model folder lost: there is no such folder$"):
+        read_bundle(tmp_path / "lost")
+
+
 def test_every_reason_is_given_at_once(folder: Path) -> None:
     (folder / CARD).unlink()
     change(folder / METADATA, {"version": "one", "dicom_node": {"kind": "mri", "surprise": 1}})

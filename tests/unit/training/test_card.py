@@ -144,8 +144,8 @@ def test_the_command_to_train_again_is_the_one_that_was_typed() -> None:
         "own_data": "films",
     }
     text = card(RECIPE, METADATA, REPORT | {"made_from": made})
-    words = "fit cxr_covid3 --data films --name ours --set epochs=3 --fallback`"
-    assert f"python -m training {words}" in text
+    words = "fit cxr_covid3 --data DATA --name ours --set epochs=3 --fallback`"
+    assert f"python -m training {words} (seed {RECIPE.seed}), DATA being where films lies" in text
     assert "python -m training fit cxr_covid3`" in card(RECIPE, METADATA, REPORT)
 
 

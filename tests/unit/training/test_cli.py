@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shlex
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,7 +142,7 @@ def test_every_command_with_json_prints_json_alone(
     for name, command in {
         "prepare": ["prepare", *train],
         "fit": ["fit", *train, "--name", "again", "--workers", "0"],
-        "lr-find": ["lr-find", *train, "--steps", "10"],
+        "lr-find": ["lr-find", *train, "--name", "rates", "--steps", "10"],
         "export": ["export", "again", *own, *runs, "--models", str(tmp_path), "--version", "7.1.0"],
         "evaluate": ["evaluate", "ours", str(place.table), *words, *place.models],
         "explain": ["explain", "ours", str(place.table), *words, *place.models, "--out"],
@@ -164,7 +165,7 @@ def test_new_weights_under_an_old_version_are_remarked(
     to = ["--runs", str(tmp_path), "--models", str(tmp_path / "models")]
     for seed, version, said in (("1", "1.0.0", 0), ("1", "1.0.0", 0), ("2", "1.0.0", 1)):
         words = ["--name", "mine", "--runs", str(tmp_path), "--set", f"seed={seed}", *own, *TINY]
-        assert main(["fit", "cxr_pneumonia", *words, "--workers", "0"]) == 0
+        assert main(["fit", "cxr_pneumonia", *words, "--workers", "0", "--overwrite"]) == 0
         assert main(["export", "mine", *own, *to, "--version", version]) == 0
         assert capsys.readouterr().err.count("mine 1.0.0 had other weights before") == said
 
@@ -302,9 +303,94 @@ def test_prepare_counts_pictures_by_split(place: Place, capsys: pytest.CaptureFi
 
 def test_lr_find_suggests_a_rate(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--label-map", "healthy=normal,ill=pneumonia", "--steps", "10", *place.runs, *TINY]
-    assert main(["lr-find", "cxr_pneumonia", "--data", str(place.table), *words]) == 0
+    words = ["lr-find", "cxr_pneumonia", "--data", str(place.table), *words]
+    assert main(words) == 2, "the run of the recipe itself is left alone"
+    assert "--name of its own" in capsys.readouterr().err
+    assert main([*words, "--name", "rates"]) == 0
     assert "the loss falls fastest at" in capsys.readouterr().out
-    assert (place.root / "runs" / "cxr_pneumonia" / "lr_find.png").is_file()
+    assert (place.root / "runs" / "rates" / "lr_find.png").is_file()
+
+
+def test_a_run_is_not_replaced_unless_asked(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(place.root / "runs" / "ours", tmp_path / "ours")
+    (tmp_path / "ours" / "config.json").unlink()  # as a kill in the second member leaves it
+    own = ["--data", str(place.table), "--label-map", "healthy=normal,ill=pneumonia"]
+    words = ["fit", "cxr_pneumonia", "--name", "ours", *own, *TINY, "--runs", str(tmp_path)]
+    weights = (tmp_path / "ours" / "weights.safetensors").read_bytes()
+    assert main([*words, "--workers", "0"]) == 2
+    assert "holds a run: --resume goes on with it, --overwrite" in capsys.readouterr().err
+    assert (tmp_path / "ours" / "weights.safetensors").read_bytes() == weights
+    assert main([*words, "--workers", "0", "--resume"]) == 0
+    assert main([*words, "--workers", "0", "--overwrite", "--set", "seed=9"]) == 0
+    assert (tmp_path / "ours" / "weights.safetensors").read_bytes() != weights
+
+
+def test_what_groups_and_ages_own_data_have_is_told_before_training(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--label-map", "healthy=normal,ill=pneumonia", *place.runs, *TINY]
+    words = ["prepare", "cxr_pneumonia", "--data", str(place.table), *words]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert "groups (patient_id)" in said.out
+    assert "the node would refuse 16 of 16 of these images by their header" in said.err
+    assert "200 x 200 pixels or more, 1 to 5 years\n" in said.err, "all of them are too small"
+    assert main([*words, "--group-column", "site"]) == 0
+    assert "groups (site)" in capsys.readouterr().out
+
+
+def test_ages_of_own_data_that_the_node_would_refuse_are_told_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(8):
+        stored = np.random.default_rng(number).integers(0, 4000, (220, 210), np.uint16)
+        attributes = {"BodyPartExamined": "CHEST", "ViewPosition": "PA", "PatientAge": "040Y"}
+        film = dataset_of(stored, PatientID=f"p{number}", Modality="DX", **attributes)
+        folder = tmp_path / "films" / ("normal", "pneumonia")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        film.save_as(folder / f"{number}.dcm", enforce_file_format=True)
+    words = ["cxr_pneumonia", "--data", str(tmp_path / "films"), "--runs", str(tmp_path), *TINY]
+    words = ["prepare", *words, "--set", "domain=none"]
+    assert main(words) == 0
+    said = capsys.readouterr().err
+    assert "refuse 8 of 8" in said
+    assert "1 to 5 years; --set age=LOW-HIGH" in said
+    assert "40" not in said, "how old a patient is"
+    assert main([*words, "--set", "age=18-120"]) == 0
+    assert "the node would refuse" not in capsys.readouterr().err
+
+
+def test_data_without_splits_from_which_the_model_learned_are_told(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, warned in (("labels", True), ("others", False)):
+        films = tmp_path / name
+        films.mkdir()
+        for number in range(4):
+            Image.linear_gradient("L").rotate(10 * number).save(films / f"{number}.png")
+        rows = [f"{i}.png,{('normal', 'pneumonia')[i % 2]}" for i in range(4)]
+        (films / "manifest.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+        assert main(["evaluate", "ours", str(films), "--json", *place.models]) == 0
+        said = capsys.readouterr()
+        assert ("ours learned from data named labels" in said.err) == warned
+        json.loads(said.out)
+
+
+def test_explain_goes_on_without_a_damaged_picture(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(4):
+        Image.linear_gradient("L").rotate(10 * number).save(tmp_path / f"{number}.png")
+    (tmp_path / "3.png").write_bytes(b"torn")
+    rows = [f"{i}.png,{('normal', 'pneumonia')[i % 2]}" for i in range(4)]
+    (tmp_path / "manifest.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    to = str(tmp_path / "out")
+    assert main(["explain", "ours", str(tmp_path), "--out", to, "--json", *place.models]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["n"] == 3
+    assert "3.png cannot be decoded" in said.err
 
 
 def test_list_names_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
@@ -338,6 +424,7 @@ def test_no_other_commands_are_there() -> None:
         (["fit", "cxr_pneumonia", "--name", "../x"], "'../x' cannot name a model"),
         (["evaluate", "nothing", "covid3_cxr"], "is no model folder"),
         (["export", "nothing", "--runs", "nowhere"], "no readable config.json"),
+        (["fit", "cxr_pneumonia", "--set", "age=18-120"], "it needs --data"),
         (["fit"], "Missing argument"),
         (["frobnicate"], "No such command"),
     ],

@@ -173,3 +173,10 @@ def test_problems_are_those_of_every_model_each_said_once(
 def test_one_model_alone_is_not_compared(models: dict[str, Path], source: Drawn) -> None:
     with pytest.raises(BadInput, match="two or more model folders"):
         compare([models["first"]], source, split="test")
+
+
+def test_no_difference_of_areas_is_beyond_one(models: dict[str, Path]) -> None:
+    few = drawn(("normal", "pneumonia"), 4, start=64)
+    (pair,) = compare([models["first"], models["second"]], few, split="test")["pairs"]
+    assert pair["auc_difference"] == 0.5
+    assert -1 < pair["ci95"][0] < pair["auc_difference"] < pair["ci95"][1] == 1

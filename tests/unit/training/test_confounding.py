@@ -7,10 +7,10 @@ import pytest
 
 from dicom_node.errors import BadInput
 from dicom_node.score.transforms import FloatArray
+from training.changes import overridden
 from training.confounding import border_only, confounding, lungs_masked_out, share_with_interval
 from training.data import Item
 from training.recipes import RECIPES
-from training.runs import overridden
 
 RECIPE = overridden(RECIPES["cxr_covid3"], {"side": "32"})
 

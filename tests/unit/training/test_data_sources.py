@@ -265,6 +265,19 @@ def test_a_tar_is_known_by_what_is_in_it_whatever_its_manifest_says(tmp_path: Pa
     assert len({*digests, "0" * 64}) == 3
 
 
+def test_a_dicom_file_in_a_tar_is_told(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    film = tmp_path / "set" / "film.dcm"
+    film.write_bytes(bytes(128) + b"DICM" + bytes(64))
+    (tmp_path / "set" / "manifest.csv").write_text("path,label\nfilm.dcm,normal\n")
+    with tarfile.open(tmp_path / "films.tar", "w") as archive:
+        for file in (tmp_path / "set").iterdir():
+            archive.add(file, file.name)
+    source = open_source(tmp_path / "films.tar")
+    with pytest.raises(TrainingDataError, match=r"film\.dcm is a DICOM file.*unpack it"):
+        source.read(source.items[0])
+
+
 def test_a_row_of_a_tar_that_comes_twice_counts_once_and_is_told(tmp_path: Path) -> None:
     rows = [("path", "label"), ("one.png", "a"), ("./one.png", "b"), ("two.png", "a")]
     source = open_source(a_tar(tmp_path / "set.tar", rows, one=1, two=2))

@@ -17,6 +17,7 @@ from dicom_node.errors import BadInput
 from dicom_node.score.bundle import read_bundle
 from dicom_node.score.transforms import FloatArray
 from training.batches import training_loader
+from training.changes import customised
 from training.data import Item, Picture, Splits
 from training.domains import left_out, unseen
 from training.export import export
@@ -26,7 +27,7 @@ from training.progress import FitProgress
 from training.recipes import RECIPES
 from training.recipes.base import DomainColumn, Phase, Recipe
 from training.recipes.common import THREE_CHANNELS, kermany_series, radiograph
-from training.runs import customised, data_digest, read_json
+from training.runs import data_digest, read_json
 
 SIDE = 32
 ALIEN = 0.35
@@ -202,6 +203,19 @@ def test_domains_that_cannot_be_left_out_are_told_before_training(
     with pytest.raises(BadInput, match=words):
         fit(replace(recipe, **changes), splits, tmp_path / "run", device="cpu", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_patients_of_several_domains_are_named_as_the_cause(
+    recipe: Recipe, splits: Splits, tmp_path: Path
+) -> None:
+    def travelled(part: list[Picture]) -> list[Picture]:
+        normal = [replace(p, item=replace(p.item, group="one")) for p in part if not p.target]
+        return [*normal, *(p for p in part if p.target)]
+
+    everywhere = Splits(travelled(splits.train), travelled(splits.validation), [])
+    words = r"without a and without the \d+ pictures that its patients have elsewhere: 0 training"
+    with pytest.raises(BadInput, match=words):
+        fit(recipe, everywhere, tmp_path / "run", device="cpu", progress=False)
 
 
 def test_lungs_are_those_of_the_pictures_that_are_left(

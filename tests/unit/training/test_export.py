@@ -18,6 +18,7 @@ from dicom_node.errors import BadInput, ModelError
 from dicom_node.score.bundle import read_bundle
 from dicom_node.score.engine import open_classifier
 from dicom_node.score.networks import build
+from training.changes import overridden
 from training.data import Item, Picture, Splits
 from training.evidence import strict_places, subgroups
 from training.export import VERSION, export
@@ -26,7 +27,6 @@ from training.metrics import measure
 from training.others import Others
 from training.recipes import RECIPES
 from training.recipes.base import Recipe
-from training.runs import overridden
 
 REPOSITORY = Path(__file__).parents[3]
 SIDE = 64

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from dicom_node.errors import BadInput
 from dicom_node.score.networks import Output, build
 from training import runs
 from training.batches import EpochOrder, training_loader
+from training.changes import overridden
 from training.data import Item, Picture, Splits, without_fold
 from training.fit import TrainingError, fit
 from training.loop import goodness
@@ -28,7 +29,7 @@ from training.pretrained import load_run
 from training.progress import FitProgress
 from training.recipes.base import Phase, Recipe
 from training.recipes.common import spec
-from training.runs import overridden, read_json
+from training.runs import read_json
 from training.soup import member_seed
 from training.teachers import Teachers, teacher_recipe
 
@@ -391,6 +392,18 @@ def test_an_optional_run_that_is_not_there_is_told(
     said = capsys.readouterr().err
     assert said.count(f"toy begins at the run {init_from}, and {tmp_path}") == 1
     assert "training begins at the weights 'none' instead" in said
+
+
+def test_weights_that_a_run_would_hide_are_refused(
+    recipe: Recipe, splits: Splits, tmp_path: Path
+) -> None:
+    save_file(build(recipe.architecture, 1).state_dict(), tmp_path / "mine.safetensors")
+    recipe = replace(recipe, init_from="first")
+    (tmp_path / "first").mkdir()
+    save_file(build(recipe.architecture, 1).state_dict(), tmp_path / "first" / runs.WEIGHTS)
+    with pytest.raises(BadInput, match=r"at the run first, not at mine\.safetensors.*=none"):
+        run_of(recipe, splits, tmp_path / "toy", weights_file=tmp_path / "mine.safetensors")
+    assert not (tmp_path / "toy").exists()
 
 
 def test_too_few_groups_for_teachers_are_told_before_anything_is_trained(

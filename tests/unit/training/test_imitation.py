@@ -19,6 +19,7 @@ from dicom_node.errors import BadInput
 from dicom_node.score.networks import StagedNetwork, build
 from dicom_node.score.transforms import FloatArray, Pipeline
 from training import imitation
+from training.changes import overridden
 from training.ct_network import SliceEncoder
 from training.data import Item, Picture, Splits
 from training.errors import TrainingError
@@ -26,7 +27,7 @@ from training.fit import fit
 from training.imitation import Imitation, imitate
 from training.progress import FitProgress
 from training.recipes.base import Recipe
-from training.runs import overridden, read_json
+from training.runs import read_json
 from training.views import VIEWS, Components, Seen, Views, look
 
 from .tiny import SIDE, small

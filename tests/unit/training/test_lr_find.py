@@ -57,6 +57,19 @@ def test_the_curve_is_kept_as_numbers_and_as_a_picture(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "lr_find.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_rate_is_looked_for_where_the_training_begins(tmp_path: Path) -> None:
+    recipe, splits = toy()
+    alone = lr_find(recipe, splits, tmp_path / "alone", steps=10, device="cpu")
+    fit(recipe, splits, tmp_path / "first", device="cpu", progress=False, workers=0)
+    begun = replace(recipe, init_from="first")
+    assert (
+        lr_find(begun, splits, tmp_path / "run", steps=10, device="cpu")["losses"]
+        != (alone["losses"])
+    )
+    gone = replace(recipe, init_from="second")
+    assert lr_find(gone, splits, tmp_path / "run", steps=10, device="cpu") == alone
+
+
 def test_a_device_that_is_not_there_is_refused_first(tmp_path: Path) -> None:
     recipe, splits = toy()
     with pytest.raises(BadInput, match="device 'abacus' cannot be used"):

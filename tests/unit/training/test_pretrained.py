@@ -20,6 +20,7 @@ from dicom_node.errors import BadInput, ModelError
 from dicom_node.score.bundle import ONNX
 from dicom_node.score.networks import build
 from dicom_node.score.onnx_writer import write_onnx
+from training.changes import customised
 from training.data import Item, Picture, Splits
 from training.fit import fit
 from training.pretrained import (
@@ -33,7 +34,6 @@ from training.pretrained import (
 )
 from training.recipes import RECIPES
 from training.recipes.base import Recipe
-from training.runs import customised
 
 TORCHVISION: Any = import_module("torchvision.models")
 PUBLISHED = {

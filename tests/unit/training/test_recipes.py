@@ -12,10 +12,11 @@ import pytest
 from dicom_node.errors import BadInput
 from dicom_node.score.manifest import ARCHITECTURE_NAMES, Aggregation, IntendedUse
 from dicom_node.score.transforms import Pipeline
+from training.changes import customised, overridden
 from training.recipes import RECIPES, SHIPPED
 from training.recipes.base import Finding, Phase, Recipe, SplitPlan
 from training.recipes.common import LITE_TENSOR
-from training.runs import customised, described
+from training.runs import described
 
 REPRODUCTIONS = {
     "vgg16_covid_cxr": ("VGG16", "covid25_cxr", 25, 8, 224),
@@ -67,6 +68,31 @@ def test_the_confounded_sets_say_so_first() -> None:
 def test_sides_that_no_network_or_memory_takes_are_refused(side: str) -> None:
     with pytest.raises(BadInput, match=f"side {side} must be from 16 to 2048"):
         customised(RECIPES["cxr_pneumonia"], changes={"side": side}, fallback=False)
+
+
+def test_own_data_have_words_of_their_own() -> None:
+    base = RECIPES["cxr_pneumonia"]
+    kept = customised(base, changes={}, fallback=False, own_data="films")
+    assert kept.title == "Pneumonia on frontal chest radiographs, trained on films"
+    assert kept.intended_use["age_years"] == [1, 5]
+    said = "probability of Pneumonia on frontal chest radiographs of patients of 1 to 5 years"
+    assert said in kept.intended_use["statement"]
+    adults = customised(base, changes={"age": "18-120"}, fallback=False, own_data="films")
+    assert adults.intended_use["age_years"] == [18, 120]
+    assert "18 to 120 years" in adults.intended_use["statement"]
+    anyone = customised(base, changes={"age": "any"}, fallback=False, own_data="films")
+    assert anyone.intended_use["age_years"] is None
+    assert "years" not in anyone.intended_use["statement"]
+    for recipe in (kept, adults, anyone):
+        IntendedUse.model_validate(recipe.intended_use)
+    confounded = customised(RECIPES["cxr_covid3"], changes={}, fallback=False, own_data="films")
+    assert "confounded" not in confounded.title + confounded.intended_use["statement"]
+
+
+@pytest.mark.parametrize("text", ["18", "60-18", "0-151", "18-", "-5", "18-120y", "none"])
+def test_ages_that_are_no_range_are_refused(text: str) -> None:
+    with pytest.raises(BadInput, match=f"--set age={text}: write LOW-HIGH in years up to 150"):
+        overridden(RECIPES["cxr_pneumonia"], {"age": text})
 
 
 def test_the_fallback_keeps_the_schedule_and_changes_the_backbone() -> None:

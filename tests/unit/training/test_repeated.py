@@ -7,10 +7,10 @@ import pytest
 
 from dicom_node.errors import BadInput
 from dicom_node.score.transforms import FloatArray
+from training.changes import customised
 from training.data import Item
 from training.recipes import RECIPES
 from training.repeated import repeated
-from training.runs import customised
 
 # The smallest side that leaves a window of 4 x 4 to the published head.
 RECIPE = customised(RECIPES["vgg16_covid_cxr"], changes={"side": "128"}, fallback=True)

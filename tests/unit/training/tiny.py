@@ -14,12 +14,12 @@ from safetensors.torch import save_file
 
 from dicom_node.score.networks import build
 from dicom_node.score.transforms import Pipeline
+from training.changes import overridden
 from training.data import Item, Picture, Splits
 from training.export import export
 from training.recipes import RECIPES
 from training.recipes.base import Recipe
 from training.recipes.common import THREE_CHANNELS, radiograph
-from training.runs import overridden
 
 SIDE = 32
 
