@@ -52,8 +52,9 @@ bench: setup ## compare with peers; prints ratios
 models: setup ## train, evaluate and export the shipped models; the image sets lie in DICOM_NODE_DATA
 	$(BIN)/python -m training all
 
-docs: setup ## write docs/commands.md from the command line itself
+docs: setup ## write docs/commands.md and docs/conformance.md from the code itself
 	$(BIN)/typer dicom_node.cli utils docs --name dicom-node --title Commands --output docs/commands.md
+	$(BIN)/dicom-node conformance --config config/node.yaml > docs/conformance.md
 
 lock: setup ## resolve the newest versions that pyproject.toml allows into constraints.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --upgrade \

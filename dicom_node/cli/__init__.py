@@ -9,6 +9,7 @@ from dicom_node.cli import (
     audit,
     backup,
     check,
+    conformance,
     demo,
     jobs,
     maintenance,
@@ -31,8 +32,8 @@ app = typer.Typer(
     add_completion=False,
 )
 for module in (
-    serve, stages, check, demo, send, score, jobs, studies, maintenance, passcode, audit,
-    backup, upkeep,
+    serve, stages, check, conformance, demo, send, score, jobs, studies, maintenance, passcode,
+    audit, backup, upkeep,
 ):  # fmt: skip
     module.add_to(app)
 

@@ -93,10 +93,14 @@ class Receiver:
         self._scp.stop(timeout)
 
 
+def uses_commitment(config: NodeConfig) -> bool:
+    """Whether senders may ask us for storage commitment, or destinations answer us."""
+    asks = any(peer.confirm == "storage_commitment" for peer in config.peers.values())
+    return config.dicom.storage_commitment or asks
+
+
 def _commitment(config: NodeConfig, clock: Callable[[], datetime]) -> CommitmentScp | None:
-    """Storage commitment, if senders may ask us for it or destinations answer us."""
-    vouches = config.dicom.storage_commitment
-    if not vouches and all(peer.confirm != "storage_commitment" for peer in config.peers.values()):
+    if not uses_commitment(config):
         return None
     box = CommitmentBox(config.commitment_dir)
     box.prepare()
@@ -104,7 +108,9 @@ def _commitment(config: NodeConfig, clock: Callable[[], datetime]) -> Commitment
     def has_room(size: int) -> bool:
         return free_bytes(config.home) >= config.dicom.minimum_free_bytes + size
 
-    return CommitmentScp(box, vouches=vouches, has_room=has_room, clock=clock)
+    return CommitmentScp(
+        box, vouches=config.dicom.storage_commitment, has_room=has_room, clock=clock
+    )
 
 
 def free_bytes(folder: Path) -> int:
