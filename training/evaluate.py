@@ -58,14 +58,16 @@ def evaluate(
         images; the first 20) and `problem_count`, `refused_by_header` (how many of the pictures the
         node would not score because of their DICOM header, the gate apart; null without headers),
         `groups` (value -> the same figures; with `group_by`) and `strict` (the same figures without
-        relatives of learned pictures and without doubted labels; where the test split of a source
-        tells).
+        relatives of pictures in the source's other splits, taken as learned from, without copies
+        and without doubted labels; where columns of its test split tell).
 
     Raises
     ------
     BadInput
         As `predict`, or the source has no such column.
     """
+    if group_by is not None:
+        _check_column(source, group_by)
     predicted = predict(
         model_dir,
         source,
@@ -124,13 +126,16 @@ def _measured(predicted: Predicted, seed: int) -> dict[str, Any]:
     )
 
 
-def _by_group(predicted: Predicted, column: str, seed: int) -> dict[str, dict[str, Any]]:
-    known = sorted({name for item in predicted.items for name in item.columns})
+def _check_column(source: Source, column: str) -> None:
+    known = sorted({name for item in source.items for name in item.columns})
     if column not in known:
         raise BadInput(
-            f"{predicted.data} has no column {column!r} to group by; "
+            f"{source.name} has no column {column!r} to group by; "
             + (f"it has {', '.join(known)}" if known else "it has no columns")
         )
+
+
+def _by_group(predicted: Predicted, column: str, seed: int) -> dict[str, dict[str, Any]]:
     values = np.array([item.columns.get(column, "") or _NO_VALUE for item in predicted.items])
     return {
         str(value): _figures(predicted.take(np.flatnonzero(values == value).tolist()), seed)

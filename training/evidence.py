@@ -24,7 +24,8 @@ SUBGROUPS = ("subtype", "source")
 NOTES = {
     "validation": "chose the epoch, the calibration, the gate's limit and, unless the card names "
     "domains, the thresholds",
-    "test": "official test split; chose nothing",
+    "test": "official test split; no weight, threshold or limit was fitted to it "
+    "(docs/README.md says what of it had been seen)",
     "test_strict": "test images of undoubted label, without copies and without groups learned from",
 }
 
@@ -160,5 +161,5 @@ def _figures(
         groups=[picture.item.group for picture in pictures] if recipe.group_column else None,
     )
     refused = int((scores.distance > 1).sum())
-    fraction = round(refused / len(pictures), 4)
+    fraction = round(refused / len(pictures), 6)
     return {**figures, "refused": refused, "refused_fraction": fraction}

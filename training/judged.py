@@ -54,8 +54,11 @@ class Judged:
 
     @property
     def ranked(self) -> tuple[int, ...]:
-        """Labels whose AUC counts: the main one of two, each of three or more."""
-        return (self.main,) if len(self.labels) == 2 else tuple(range(len(self.labels)))
+        """Places of labels whose AUC counts: the main one of two, of more each that occurs."""
+        if len(self.labels) == 2:
+            return (self.main,)
+        there = [bool((self.targets == place).any()) for place in range(len(self.labels))]
+        return tuple(np.flatnonzero(there).tolist()) if sum(there) > 1 else ()
 
     def promised(self) -> tuple[Flags, Array]:
         """Whether it came true, and its probability: of the finding or, of three, of the call."""

@@ -1,9 +1,9 @@
 """The figures of a classifier on labelled pictures, each with its 95 % interval.
 
 Two classes are judged at the threshold of the main finding. With more classes, `accuracy` and the
-confusion matrix go by the most probable class and `auc` is the mean over the classes, each against
-the rest, while `sensitivity`, `specificity`, `precision`, `recall`, `f1` and `average_precision`
-are those of the main finding at its threshold.
+confusion matrix go by the most probable class and `auc` is the mean over the classes that occur,
+each against the rest, while `sensitivity`, `specificity`, `precision`, `recall`, `f1` and
+`average_precision` are those of the main finding at its threshold.
 """
 
 from __future__ import annotations
@@ -40,8 +40,12 @@ BINS = 10
 """Of the expected calibration error."""
 DIGITS = 6
 _SHARES = frozenset({"accuracy", "sensitivity", "specificity", "precision", "recall"})
-_PERFECT = {("f1", 1.0), ("auc", 0.0), ("auc", 1.0)}
+_PERFECT = frozenset(
+    {("f1", 0.0), ("f1", 1.0), ("auc", 0.0), ("auc", 1.0), ("average_precision", 1.0)}
+)
 """Other figures that no resample of such pictures can change; see `_trials`."""
+_FEWEST = 5
+"""Pictures or groups of which resamples say something."""
 
 
 def measure(
@@ -75,10 +79,11 @@ def measure(
     -------
     dict
         `n`, `n_positive`, `FIGURES`, `threshold`, `confusion_matrix` (rows: truth, columns: call,
-        both in the order of `labels`), `labels`, `positive`, `ci95` (figure -> [low, high]),
-        `ci95_exact` (figures of exactly 0 or 1, of which a resample can say nothing: their
+        both in the order of `labels`), `labels`, `positive`, `auc_of` (labels whose areas `auc` is
+        the mean of), `ci95` (figure -> [low, high], or null), `ci95_exact` (figures of exactly 0 or
+        1 and shares of fewer than 5 pictures or groups, of which a resample can say nothing: their
         interval is Clopper and Pearson's, for an area over as many independent pairs as there
-        are), `resampled` (`pictures` or `groups`), `undefined`
+        are; other figures of so few have none), `resampled` (`pictures` or `groups`), `undefined`
         (figure -> why it is null) and `per_class` (label -> its figures against the rest).
 
     Raises
@@ -104,6 +109,7 @@ def measure(
         "confusion_matrix": case.matrix(),
         "labels": list(case.labels),
         "positive": positive,
+        "auc_of": [] if "auc" in undefined else [case.labels[place] for place in case.ranked],
         "ci95": intervals,
         "ci95_exact": exactly,
         "resampled": "pictures" if groups is None else "groups",
@@ -148,9 +154,10 @@ def _undefined(case: Judged) -> dict[str, str]:
         reasons["precision"] = f"no picture is called {word}"
         if not case.truth.any():
             reasons["f1"] = f"no picture has the label {word} or is called so"
-    absent = [label for i, label in enumerate(case.labels) if not (case.targets == i).any()]
-    if len(case.labels) > 2 and absent:
-        reasons["auc"] = f"no picture has the label {', '.join(absent)}"
+    if len(case.labels) > 2:
+        reasons.pop("auc", None)
+        if not case.ranked:
+            reasons["auc"] = f"every picture has the label {case.labels[case.targets[0]]}"
     return reasons
 
 
@@ -162,18 +169,20 @@ def _intervals(
     resamples: int,
 ) -> tuple[dict[str, list[float] | None], list[str]]:
     """Interval of each figure, null where it is undefined, and which of them are exact."""
+    trials = {name: _trials(case, name, groups) for name in values}
     exactly = [
         name
         for name, value in values.items()
-        if (name in _SHARES and value in (0.0, 1.0)) or (name, value) in _PERFECT
+        if (name, value) in _PERFECT
+        or (name in _SHARES and (value in (0.0, 1.0) or trials[name] < _FEWEST))
     ]
-    statistics = {name: one for name, one in _statistics(case).items() if name in values}
+    resampled = [name for name in values if name not in exactly and trials[name] >= _FEWEST]
+    statistics = {name: one for name, one in _statistics(case).items() if name in resampled}
     pairs: dict[str, tuple[float, float] | None] = {}
     if statistics:
         pairs = bootstrap(statistics, case.targets, groups=groups, seed=seed, resamples=resamples)
     for name in exactly:
-        trials = _trials(case, name, groups)
-        pairs[name] = exact(round(values[name] * trials), trials)
+        pairs[name] = exact(round(values[name] * trials[name]), trials[name])
     intervals = {}
     for name in FIGURES:
         pair = pairs.get(name)
@@ -199,21 +208,24 @@ def _statistics(case: Judged) -> dict[str, Statistic]:
 
 
 def _trials(case: Judged, name: str, groups: Sequence[str] | None) -> int:
-    """How many independent trials a figure of 0 or 1 went through.
+    """How many independent trials a figure went through.
 
     An area is the chance that a pair is in the right order; pairs without a common picture (or
     group) are independent, and there are as many as the rarer side has.
     """
-    if name != "auc":
+    if name not in {"auc", "average_precision"}:
         return _independent(_among(case, name), groups)
-    sides = [case.targets == place for place in case.ranked]
+    places = case.ranked if name == "auc" else (case.main,)
+    sides = [case.targets == place for place in places]
     return min(_independent(side, groups) for one in sides for side in (one, ~one))
 
 
 def _among(case: Judged, name: str) -> Flags:
-    """Which pictures a share is a share of, (N,); F1 is 1 where sensitivity is."""
-    if name in {"sensitivity", "recall", "f1"}:
+    """Which pictures a share is a share of, (N,); F1 is 0 or 1 where sensitivity is."""
+    if name in {"sensitivity", "recall"} or (name == "f1" and case.truth.any()):
         return case.truth
+    if name == "f1":
+        return case.found
     if name == "specificity":
         return ~case.truth
     return case.found if name == "precision" else np.ones(len(case.truth), np.bool_)

@@ -15,6 +15,7 @@ from dicom_node.errors import BadInput
 from dicom_node.score.bundle import Bundle, read_bundle
 from dicom_node.score.engine import Classifier, open_classifier
 from training.data import Item, Source
+from training.data.manifests import SPLIT_NAMES
 from training.judged import Array, Indices, Judged, judge
 from training.reading import parts, readable
 
@@ -179,8 +180,8 @@ def predict(
         found = ", ".join(f"{label} ({count})" for label, count in sorted(unknown.items()))
         raise BadInput(
             f"{source.name}: no picture has a label that {classifier.bundle.name} knows "
-            f"({', '.join(labels)}); found are {found}; map them, for example "
-            f"--label-map {next(iter(unknown))}={labels[0]}"
+            f"({', '.join(labels)}); found are {found}; say what they mean, as in "
+            f"--label-map {next(iter(unknown))}=LABEL"
         )
     return Predicted(
         bundle=classifier.bundle,
@@ -261,6 +262,8 @@ def split_of(source: Source, split: str | None) -> str | None:
     named = present - {""}
     if split is None or split == EVERYTHING or (not named and split in _SPLITS):
         return None
+    if split not in named:
+        split = SPLIT_NAMES.get(split.lower(), split)
     if split not in named:
         raise BadInput(
             f"{source.name} has no split {split!r}; it has {', '.join(sorted(named)) or 'none'}, "

@@ -44,7 +44,7 @@ OperatingPoint = Annotated[
         "  (default: the one in use)",
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Of the bootstrap.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the bootstrap.")]
 Predictions = Annotated[
     Path | None, typer.Option(help="CSV file to write the score of each picture to.")
 ]
@@ -72,8 +72,7 @@ def evaluate_model(
     json: Json = False,
 ) -> None:
     """Measure a model on labelled pictures as the node would score them, with 95 % intervals."""
-    from training.evaluate import evaluate
-    from training.predict import EVERYTHING
+    from training.evaluate import TEST, evaluate
 
     if predictions is not None and not predictions.parent.is_dir():
         raise BadInput(f"--predictions {predictions}: there is no such folder")
@@ -91,10 +90,14 @@ def evaluate_model(
         progress=not json,
     )
     warn_of_left_out(report["problems"], report["problem_count"])
-    if report["split"] == EVERYTHING and source.name == learned_from(folder):
+    warn_of_left_out(
+        [f"label {label!r}, n {count}" for label, count in report["unknown_labels"].items()],
+        len(report["unknown_labels"]),
+    )
+    if report["split"] != TEST and source.name == learned_from(folder):
         warn(
-            f"{model} learned from data named {source.name}: figures of all of its pictures "
-            "promise too much; a column split keeps some of them for judging"
+            f"{model} learned from data named {source.name}: what was not kept for judging (split "
+            f"{TEST}) promises too much"
         )
     if json:
         print_json(report)

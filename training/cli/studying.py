@@ -10,7 +10,7 @@ import typer
 from training.cli.options import print_json
 from training.data import open_source
 
-Seed = Annotated[int, typer.Option(help="Of the random divisions.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the random divisions.")]
 Splits = Annotated[int, typer.Option(min=2, help="How many random divisions.")]
 Set = Annotated[
     str, typer.Argument(metavar="DATA", help="A tar, folder or CSV, or a published set.")

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from dicom_node.errors import BadInput
 from training.data.items import Item, Source, copy_marks
+from training.data.pictures import read_finite
 from training.data.tables import PICTURES
 from training.errors import TrainingDataError
 
@@ -149,11 +149,9 @@ def _shared_groups(items: Sequence[Item]) -> Iterator[str]:
 def _undecodable(source: Source, *, progress: bool) -> Iterator[str]:
     def fault(item: Item) -> str | None:
         try:
-            image = source.read(item)
+            image = read_finite(source, item)
         except BadInput as error:
             return str(error)
-        if not np.isfinite(image).all():
-            return f"{source.name}: {item.path} holds values that are no numbers; remove it"
         if image.min() == image.max():
             return f"{source.name}: {item.path} is blank: all its pixels are alike; remove it"
         return None

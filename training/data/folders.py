@@ -9,6 +9,7 @@ from training.data.items import Item
 from training.data.manifests import SPLIT_NAMES
 from training.data.pictures import DICOM_BEGINNING, is_dicom
 from training.data.tables import PICTURES, FileSource
+from training.errors import TrainingDataError
 
 _READ = PICTURES | {".dcm"}
 
@@ -18,6 +19,11 @@ def open_class_folders(path: Path) -> FileSource:
 
     If all folders are named train, val, validation or test, the class folders lie in those. Who
     the patient is, only DICOM files say.
+
+    Raises
+    ------
+    TrainingDataError
+        Folders of splits lie beside others.
     """
     items: list[Item] = []
     problems = []
@@ -33,22 +39,32 @@ def open_class_folders(path: Path) -> FileSource:
 
 
 def _is_read(file: Path) -> bool:
-    if file.suffix.lower() in _READ or file.name[0] == "." or not file.is_file():
-        return file.suffix.lower() in _READ
+    if file.name[0] == "." or not file.is_file():
+        return False
+    if file.suffix.lower() in _READ:
+        return True
     with file.open("rb") as content:  # archives export DICOM files without a suffix
         return is_dicom(content.read(DICOM_BEGINNING))
 
 
 def subfolders(path: Path) -> list[Path]:
-    """Folders in a folder, hidden ones left out, by name."""
-    return [item for item in sorted(path.iterdir()) if item.is_dir() and item.name[0] != "."]
+    """Folders in a folder, by name, but for hidden ones and what macOS packs beside."""
+    folders = (item for item in sorted(path.iterdir()) if item.is_dir())
+    return [item for item in folders if item.name[0] != "." and item.name != "__MACOSX"]
 
 
 def _class_folders(path: Path) -> Iterator[tuple[str, Path]]:
     """Split and folder of each class."""
     folders = subfolders(path)
-    if any(folder.name not in SPLIT_NAMES for folder in folders):
+    splits = [folder.name for folder in folders if folder.name.lower() in SPLIT_NAMES]
+    others = [folder.name for folder in folders if folder.name not in splits]
+    if len(splits) > 1 and others:
+        raise TrainingDataError(
+            f"{path.name}: beside {' and '.join(splits)} lies {', '.join(others)}; a folder holds "
+            "either splits or classes: name another folder, or move the others away"
+        )
+    if others:
         yield from (("", folder) for folder in folders)
         return
     for split in folders:
-        yield from ((SPLIT_NAMES[split.name], folder) for folder in subfolders(split))
+        yield from ((SPLIT_NAMES[split.name.lower()], folder) for folder in subfolders(split))

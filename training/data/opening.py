@@ -6,7 +6,7 @@ from pathlib import Path
 
 from training.data.folders import open_class_folders, subfolders
 from training.data.items import Source
-from training.data.manifests import MANIFEST, ManifestTar
+from training.data.manifests import MANIFEST, ManifestTar, tar_name
 from training.data.pictures import data_dir
 from training.data.tables import open_table
 from training.errors import TrainingDataError
@@ -39,7 +39,7 @@ def open_source(path: Path, *, group_column: str | None = None) -> Source:
         return _open_folder(place, group_column)
     if place.suffix.lower() == ".csv":
         return open_table(place, group_column=group_column)
-    if place.suffix.lower() == ".tar":
+    if tar_name(place) != place.name:
         return ManifestTar(place, group_column)
     raise TrainingDataError(f"{place.name} is a file of another kind; {ACCEPTED}")
 

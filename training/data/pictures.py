@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from rich.console import Console
 from rich.progress import track
 
@@ -40,6 +40,8 @@ def is_dicom(beginning: bytes) -> bool:
 def decode_picture(content: bytes, name: str) -> FloatArray:
     """Gray image (rows, columns) float32 of a PNG, JPEG or other picture, its own scale kept.
 
+    It is turned as its EXIF orientation says.
+
     Raises
     ------
     TrainingDataError
@@ -49,7 +51,8 @@ def decode_picture(content: bytes, name: str) -> FloatArray:
         with Image.open(io.BytesIO(content)) as image:
             # 16 bits of gray must not be cut to 8.
             deep = image.mode.startswith(("I", "F"))
-            return np.array(image if deep else image.convert("L"), dtype=np.float32)
+            upright = ImageOps.exif_transpose(image)
+            return np.array(upright if deep else upright.convert("L"), dtype=np.float32)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if is_dicom(content):
             raise TrainingDataError(
@@ -118,13 +121,29 @@ def load_pictures(
     return Loaded(pictures, dict(unknown))
 
 
+def read_finite(source: Source, item: Item) -> FloatArray:
+    """What `Source.read` gives.
+
+    Raises
+    ------
+    TrainingDataError
+        As `Source.read`, or a pixel is no number.
+    """
+    image = source.read(item)
+    if not np.isfinite(image).all():
+        raise TrainingDataError(
+            f"{source.name}: {item.path} holds values that are no numbers; remove it"
+        )
+    return image
+
+
 def prepared_plane(source: Source, item: Item, pipeline: Pipeline) -> FloatArray:
     """Plane (1, rows, columns) float32 in [0, 1] of an item, as the node makes it."""
     if item.units == "hounsfield" and pipeline.declaration.input != "hounsfield":
         raise TrainingDataError(
             f"{source.name}: {item.path} is a CT image, and this model takes radiographs"
         )
-    image = source.read(item)
+    image = read_finite(source, item)
     if item.units == "hounsfield":
         image = pipeline.display(image)
     return pipeline.plane(image)

@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from training.data.items import Picture, Splits, copy_marks
 from training.errors import TrainingDataError
-from training.recipes.base import SplitPlan
+from training.recipes.base import SplitPlan, keep_undoubted
 
 _LARGEST_GROUP = 8
 """Pictures; larger groups are not validated on: one paper with twenty slices would otherwise decide
@@ -97,7 +97,7 @@ def strict_test(
     known: set[str] = set()
     for picture in test:
         item, own = picture.item, picture.item.columns.get("dup_group", "")
-        if item.group in groups or own in copies or item.columns.get("label_flag"):
+        if item.group in groups or own in copies or not keep_undoubted(item.columns):
             continue
         if any(twin not in there or twin in known for twin in twins.get(item.path, ())):
             continue

@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from dicom_node.errors import BadInput
 from training.data.dicom import DicomImage, dicom_images
 from training.data.items import FloatArray, Item
-from training.data.manifests import rows_to_items
+from training.data.manifests import rows_to_items, single_rows
 from training.data.pictures import decode_picture
 from training.errors import TrainingDataError
 
@@ -42,27 +42,17 @@ class FileSource:
         self.name = name
         self.root = root
         self._dicom: dict[str, DicomImage] = {}
-        found = list(problems)
-        items: list[Item] = []
-        seen: set[Path] = set()
-        for named in rows:
-            row = replace(named, path=PurePath(named.path).as_posix())
-            path = root / row.path
-            try:
-                if path.resolve() in seen:
-                    raise BadInput("named twice; keep one row")
-                seen.add(path.resolve())
-                items += self._items(row, path)
-            except OSError as error:
-                found.append(f"{name}: {row.path} is named but cannot be read ({error.strerror})")
-            except BadInput as error:
-                found.append(f"{name}: {row.path}: {error}")
-        self.items = tuple(items)
-        self.problems = tuple(found)
+        self._faults: dict[str, str] = {}
+        named = (replace(row, path=PurePath(row.path).as_posix()) for row in rows)
+        once, twice = single_rows(named, name, lambda row: (root / row.path).resolve())
+        self.items = tuple(item for row in once for item in self._found(row))
+        self.problems = (*problems, *twice)
 
     def read(self, item: Item) -> FloatArray:
         """Image (rows, columns) float32: gray values of a picture, [0, 1] of a radiograph, HU."""
         name = f"{self.name}: {item.path}"
+        if item.path in self._faults:
+            raise TrainingDataError(self._faults[item.path])
         image = self._dicom.get(item.path)
         try:
             if image is None:
@@ -74,6 +64,17 @@ class FileSource:
             raise
         except BadInput as error:
             raise TrainingDataError(f"{name}: {error}") from error
+
+    def _found(self, row: Item) -> list[Item]:
+        """The items of a row; the row itself where reading it will say what is wrong."""
+        try:
+            return self._items(row, self.root / row.path)
+        except OSError as error:
+            why = f" is named but cannot be read ({error.strerror})"
+        except BadInput as error:
+            why = f": {error}"
+        self._faults[row.path] = f"{self.name}: {row.path}{why}"
+        return [row]
 
     def _items(self, row: Item, path: Path) -> list[Item]:
         if path.suffix.lower() in PICTURES and not path.is_dir():

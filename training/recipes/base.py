@@ -18,6 +18,7 @@ Optimizer = Literal["adam", "adamw", "sgd"]
 Kind = Literal["cxr_image", "ct_series"]
 OperatingPoint = Literal["high_sensitivity", "balanced", "high_specificity"]
 
+_NO_FLAG = frozenset({"", "0", "no", "false", "none"})
 _SEEDS = 2**32
 """NumPy takes no greater seeds."""
 _SIDES = (16, 2048)
@@ -123,8 +124,8 @@ def keep_all(row: Mapping[str, str]) -> bool:
 
 
 def keep_undoubted(row: Mapping[str, str]) -> bool:
-    """Learn from manifest rows without a `label_flag` only."""
-    return not row.get("label_flag")
+    """Learn from manifest rows without a `label_flag` only; 0, no and false are none."""
+    return row.get("label_flag", "").lower() in _NO_FLAG
 
 
 @dataclass(frozen=True, slots=True)

@@ -376,6 +376,28 @@ def test_data_without_splits_from_which_the_model_learned_are_told(
         said = capsys.readouterr()
         assert ("ours learned from data named labels" in said.err) == warned
         json.loads(said.out)
+    words = ["evaluate", "ours", str(place.table), "--json", *place.models]
+    words += ["--label-map", "healthy=normal,ill=pneumonia"]
+    for split in ("test", "train"):
+        assert main([*words, "--split", split]) == 0
+        assert ("learned from" in capsys.readouterr().err) == (split == "train")
+    assert main([*words[:-1], "healthy=normal"]) == 0
+    said = capsys.readouterr()
+    assert "warning: left out: label 'ill', n 2" in said.err
+    assert json.loads(said.out)["unknown_labels"] == {"ill": 2}
+
+
+def test_what_was_mistyped_is_told_before_anything_is_scored(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def scored(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("training.evaluate.predict", scored)
+    words = ["evaluate", "ours", str(place.table), *place.models]
+    assert main([*words, "--seed", "-1"]) == 2
+    assert main([*words, "--group-by", "wrad"]) == 2
+    assert "labels has no column 'wrad' to group by; it has " in capsys.readouterr().err
 
 
 def test_explain_goes_on_without_a_damaged_picture(

@@ -84,9 +84,9 @@ def test_every_problem_is_said_at_once(tmp_path: Path) -> None:
     (tmp_path / "3.png").write_text("no picture")
     found = problems(path)
     assert found[0] == "toy.csv line 8: 8.png has no label"
-    assert found[1].startswith("toy: 7.png is named but cannot be read")
-    assert found[2] == "toy: 1.png: named twice; keep one row"
-    assert found[3].startswith("toy: 3.png cannot be decoded")
+    assert found[1] == "toy: 1.png: named twice, as normal train, normal test: neither counts"
+    assert found[2].startswith("toy: 3.png cannot be decoded")
+    assert found[3].startswith("toy: 7.png is named but cannot be read")
 
 
 def test_a_class_without_images_is_a_problem_that_says_what_there_is(tmp_path: Path) -> None:

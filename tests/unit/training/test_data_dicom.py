@@ -220,10 +220,10 @@ def test_what_the_node_could_not_score_is_a_problem_that_names_the_row(
     turned(phantom[:1], tmp_path / "thin", ())
     names = ("mr.dcm", "text.dcm", "empty", "films", "two", "copy", "coronal.dcm", "thin")
     source = listed(tmp_path, *[(name, "covid") for name in names])
-    assert source.items == ()
-    assert [problem.split(": ")[1] for problem in source.problems] == list(names)
-    for problem, words in zip(
-        source.problems,
+    assert source.problems == ()
+    assert [item.path for item in source.items] == list(names)
+    for item, words in zip(
+        source.items,
         (
             "Modality (0008,0060) is MR",
             "not readable as DICOM",
@@ -236,7 +236,9 @@ def test_what_the_node_could_not_score_is_a_problem_that_names_the_row(
         ),
         strict=True,
     ):
-        assert words in problem
+        with pytest.raises(TrainingDataError, match=f"^list: {item.path}: ") as caught:
+            source.read(item)
+        assert words in str(caught.value)
 
 
 def test_damaged_pixels_are_named_when_they_are_read(tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
+import lzma
 import os
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from pydicom.data import get_testdata_file
 
 from dicom_node.score.transforms import Pipeline
@@ -77,6 +81,21 @@ def test_a_class_that_is_called_test_is_a_class_beside_others(tmp_path: Path) ->
     assert {item.label for item in open_source(tmp_path).items} == {"test", "control"}
 
 
+def test_folders_of_splits_are_known_in_any_case_and_not_mixed_with_others(tmp_path: Path) -> None:
+    for split in ("Train", "TEST"):
+        picture(tmp_path / split / "a" / "1.png")
+        picture(tmp_path / split / "a" / "._1.png")  # macOS packs these beside
+    picture(tmp_path / "__MACOSX" / "Train" / "a" / "1.png")
+    items = open_source(tmp_path).items
+    assert [(item.split, item.path) for item in items] == [
+        ("test", "TEST/a/1.png"),
+        ("train", "Train/a/1.png"),
+    ]
+    picture(tmp_path / "chest_xray" / "a" / "1.png")
+    with pytest.raises(TrainingDataError, match=r"beside TEST and Train lies chest_xray;"):
+        open_source(tmp_path)
+
+
 def test_an_empty_class_folder_is_a_problem_that_names_it(tmp_path: Path) -> None:
     picture(tmp_path / "set/train/a/1.png")
     (tmp_path / "set/train/b").mkdir()
@@ -125,19 +144,27 @@ def test_the_rows_that_are_wrong_are_problems_with_line_or_file(tmp_path: Path) 
         ("", "normal", "train"),
         ("3.png", "", "train"),
         ("4.png", "normal", "train"),
-        ("./1.png", "covid", "train"),
+        ("./1.png", "normal", "train"),
         ("absent.dcm", "normal", ""),
+        ("5.png", "normal", "test"),
+        ("5.png", "covid", "test"),
     )
     source = open_table(path)
-    assert [item.path for item in source.items] == ["1.png"]
     assert source.problems == (
         "list.csv line 3: not 3 columns",
         "list.csv line 4: a label without an image",
         "list.csv line 5: 3.png has no label",
-        "list: 4.png is named but cannot be read (No such file or directory)",
         "list: 1.png: named twice; keep one row",
-        "list: absent.dcm is named but cannot be read (No such file or directory)",
+        "list: 5.png: named twice, as normal test, covid test: neither counts",
     )
+    assert [item.path for item in source.items] == ["1.png", "4.png", "absent.dcm"]
+    assert source.read(source.items[0]).any()
+    for item in source.items[1:]:
+        with pytest.raises(TrainingDataError) as caught:
+            source.read(item)
+        assert str(caught.value) == (
+            f"list: {item.path} is named but cannot be read (No such file or directory)"
+        )
 
 
 def test_another_word_for_a_split_is_kept_as_it_is_written(tmp_path: Path) -> None:
@@ -279,13 +306,77 @@ def test_a_dicom_file_in_a_tar_is_told(tmp_path: Path) -> None:
 
 
 def test_a_row_of_a_tar_that_comes_twice_counts_once_and_is_told(tmp_path: Path) -> None:
-    rows = [("path", "label"), ("one.png", "a"), ("./one.png", "b"), ("two.png", "a")]
-    source = open_source(a_tar(tmp_path / "set.tar", rows, one=1, two=2))
+    rows = [("path", "label"), ("one.png", "a"), ("./one.png", "a"), ("two.png", "a")]
+    rows += [("./two.png", "b"), ("three.png", "b")]
+    source = open_source(a_tar(tmp_path / "set.tar", rows, one=1, two=2, three=3))
     assert [(item.path, item.label) for item in source.items] == [
         ("one.png", "a"),
-        ("two.png", "a"),
+        ("three.png", "b"),
     ]
-    assert source.problems == ("set: one.png: named twice; keep one row",)
+    assert source.problems == (
+        "set: one.png: named twice; keep one row",
+        "set: two.png: named twice, as a, b: neither counts",
+    )
+
+
+@pytest.mark.parametrize(
+    ("ending", "pack"),
+    [(".tar.gz", gzip.compress), (".TGZ", gzip.compress), (".tar.bz2", bz2.compress),
+     (".txz", lzma.compress), (".tar", gzip.compress)],
+)  # fmt: skip
+def test_a_compressed_tar_is_a_tar(
+    tmp_path: Path, ending: str, pack: Callable[[bytes], bytes]
+) -> None:
+    rows = [("path", "label"), ("one.png", "a"), ("two.png", "b")]
+    plain = a_tar(tmp_path / "my.set.tar", rows, one=1, two=2)
+    content = pack(plain.read_bytes())
+    packed = tmp_path / "packed" / f"my.set{ending}"
+    packed.parent.mkdir()
+    packed.write_bytes(content)
+    source, wanted = open_source(packed), open_source(plain)
+    assert (source.name, source.items) == (wanted.name, wanted.items)
+    for item in reversed(source.items):
+        np.testing.assert_array_equal(source.read(item), wanted.read(item))
+    packed.write_bytes(content[:-20])
+    with pytest.raises(TrainingDataError, match=r"my\.set.* is no readable tar: .*end"):
+        open_source(packed)
+
+
+def test_a_manifest_in_a_folder_of_a_tar_is_found_if_it_is_the_only_one(tmp_path: Path) -> None:
+    (tmp_path / "adults").mkdir()
+    picture(tmp_path / "adults" / "img" / "1.png")
+    table(tmp_path / "adults" / "manifest.csv", ("path", "label"), ("img/./1.png", "a"))
+    with tarfile.open(tmp_path / "set.tar", "w") as archive:
+        archive.add(tmp_path / "adults", "./adults")
+    source = open_source(tmp_path / "set.tar")
+    assert [item.path for item in source.items] == ["img/1.png"]
+    assert source.read(source.items[0]).any()
+    with tarfile.open(tmp_path / "set.tar", "a") as archive:
+        archive.add(tmp_path / "adults", "children")
+    with pytest.raises(TrainingDataError, match=r"adults/manifest\.csv, children/manifest\.csv"):
+        open_source(tmp_path / "set.tar")
+
+
+def test_a_picture_is_turned_as_its_exif_orientation_says(tmp_path: Path) -> None:
+    upright = Image.linear_gradient("L").resize((40, 60))
+    turned = upright.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # show it turned by 90 degrees clockwise
+    (tmp_path / "a").mkdir()
+    upright.save(tmp_path / "a" / "1.png")
+    turned.save(tmp_path / "a" / "2.png", exif=exif)
+    source = open_class_folders(tmp_path)
+    first, second = (source.read(item) for item in source.items)
+    np.testing.assert_array_equal(first, second)
+
+
+def test_words_for_nobody_name_no_patient(tmp_path: Path) -> None:
+    words = ("Unknown", "n/a", "-", "p1")
+    for number in range(len(words)):
+        picture(tmp_path / f"{number}.png")
+    rows = [(f"{number}.png", "a", word) for number, word in enumerate(words)]
+    source = open_table(table(tmp_path / "list.csv", ("path", "label", "patient_id"), *rows))
+    assert [item.group for item in source.items] == ["", "", "", "p1"]
 
 
 def test_a_link_to_nowhere_and_an_endless_cell_are_told(tmp_path: Path) -> None:

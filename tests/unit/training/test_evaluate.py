@@ -298,6 +298,9 @@ def test_damaged_pictures_are_named_and_left_out(
     content = (tmp_path / "set/test/67.png").read_bytes()
     (tmp_path / "set/test/2.png").write_bytes(b"no picture")
     (tmp_path / "set/test/67.png").write_bytes(content[: len(content) // 2])
+    (tmp_path / "set/test/5.png").unlink()
+    Image.fromarray(np.full((40, 40), np.nan, np.float32)).save(tmp_path / "six.tif")
+    (tmp_path / "six.tif").rename(tmp_path / "set/test/6.png")
     place = tmp_path / "set"
     if form is packed:
         with tarfile.open(tmp_path / "set.tar", "w") as archive:
@@ -305,9 +308,13 @@ def test_damaged_pictures_are_named_and_left_out(
                 archive.add(path, str(path.relative_to(place)))
         place = tmp_path / "set.tar"
     report = evaluate(model, open_source(place), split="test")
-    assert (report["n"], report["unreadable"], report["problem_count"]) == (68, 2, 2)
-    assert "test/2.png" in report["problems"][0]
-    assert "test/67.png" in report["problems"][1]
+    assert (report["n"], report["unreadable"], report["problem_count"]) == (66, 4, 4)
+    for problem, words in zip(
+        report["problems"],
+        ("test/2.png cannot be decoded", "test/5.png is named but", "test/6.png holds", "test/67"),
+        strict=True,
+    ):
+        assert words in problem
 
 
 def test_where_nothing_can_be_read_the_first_picture_is_named(model: Path, tmp_path: Path) -> None:
@@ -319,8 +326,11 @@ def test_where_nothing_can_be_read_the_first_picture_is_named(model: Path, tmp_p
 
 
 def test_where_no_row_is_a_picture_the_first_reason_is_said(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "films.csv").write_text("path,label\nabsent.dcm,\n")
+    with pytest.raises(BadInput, match=r"no pictures; problems: 1.*absent\.dcm has no label"):
+        evaluate(model, open_source(tmp_path / "films.csv"), split="test")
     (tmp_path / "films.csv").write_text("path,label\nabsent.dcm,normal\n")
-    with pytest.raises(BadInput, match=r"no pictures; problems: 1.*absent\.dcm"):
+    with pytest.raises(BadInput, match=r"no picture of films can be read.*absent\.dcm"):
         evaluate(model, open_source(tmp_path / "films.csv"), split="test")
 
 
@@ -387,7 +397,7 @@ def test_dicom_headers_that_the_node_refuses_are_counted_apart(model: Path, tmp_
     opened = open_source(tmp_path / "films.csv")
     report = evaluate(model, opened, split="test")
     assert (report["n"], report["refused_by_header"]) == (6, 1)
-    assert report["problem_count"] == 1
+    assert (report["unreadable"], report["problem_count"]) == (1, 1)
     assert "absent.dcm" in report["problems"][0]
     assert evaluate(model, source, split="test")["refused_by_header"] is None
 
@@ -403,3 +413,21 @@ def test_a_dicom_image_gets_the_score_that_the_node_gives(model: Path, tmp_path:
     predicted = predict(model, open_source(tmp_path / "films.csv"), split="test")
     (finding,) = outcome.prediction.findings
     assert predicted.outputs[0, 0] == pytest.approx(finding.probability, abs=1e-6)
+
+
+def test_splits_are_asked_for_as_the_column_writes_them(model: Path, tmp_path: Path) -> None:
+    written(tmp_path / "set", drawn(LABELS, 4))
+    manifest = tmp_path / "set" / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace(",test,", ",Val,"))
+    for word in ("Val", "val", "validation"):
+        assert evaluate(model, open_source(tmp_path / "set"), split=word)["split"] == "validation"
+
+
+def test_a_flag_that_says_no_is_no_flag(model: Path) -> None:
+    plain = drawn(LABELS, 12)
+    for word, kept in (("0", 12), ("no", 12), ("doubtful", 0)):
+        flagged = [
+            replace(item, columns={**item.columns, "label_flag": word}) for item in plain.items
+        ]
+        report = evaluate(model, replace(plain, items=tuple(flagged)), split="test")
+        assert report["strict"]["n"] == kept

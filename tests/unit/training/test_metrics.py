@@ -174,7 +174,40 @@ def test_a_perfect_share_has_an_exact_interval() -> None:
         "recall",
         "f1",
         "auc",
+        "average_precision",
     }
+
+
+def test_no_finding_of_any_is_not_certain_either() -> None:
+    missed = figures([1] * 9 + [0] * 9, [[0.1]] * 9 + [[0.9]] * 9)
+    assert (missed["f1"], missed["ci95"]["f1"]) == (0.0, pytest.approx(exact(0, 9), abs=1e-6))
+    false_alarms = figures([0] * 9, [[0.9]] * 6 + [[0.1]] * 3)
+    assert false_alarms["f1"] == 0.0
+    assert false_alarms["ci95"]["f1"] == pytest.approx(exact(0, 6), abs=1e-6)
+
+
+@pytest.mark.parametrize("groups", [None, ["a"] * 6 + ["b"] * 6, ["a", "b", "c"] * 4])
+def test_few_pictures_or_patients_have_wide_intervals_or_none(groups: list[str] | None) -> None:
+    targets, outputs = [0, 1] * 6, [[0.9], [0.8], [0.2], [0.7], [0.6], [0.1]] * 2
+    if groups is None:
+        targets, outputs = targets[:4], outputs[:4]
+    result = figures(targets, outputs, groups=groups)
+    assert result["auc"] is not None
+    assert 0 < result["accuracy"] < 1
+    for name in ("auc", "f1", "average_precision"):
+        assert result["ci95"][name] is None
+    for name in ("accuracy", "sensitivity", "specificity"):
+        low, high = result["ci95"][name]
+        assert name in result["ci95_exact"]
+        assert high - low > 0.6
+
+
+def test_one_patient_more_than_few_is_resampled() -> None:
+    targets, outputs = [0, 1] * 5, [[0.9], [0.8], [0.2], [0.7], [0.6], [0.1], [0.3]] * 2
+    few = figures(targets[:9], outputs[:9])["ci95"]
+    enough = figures(targets, outputs[:10])["ci95"]
+    assert few["auc"] is None
+    assert enough["auc"][0] < enough["auc"][1]
 
 
 def test_a_perfect_order_of_few_pictures_is_not_certain() -> None:
@@ -239,12 +272,12 @@ def test_one_output_among_many_labels_is_the_finding_against_the_rest() -> None:
     ("targets", "outputs", "nulls"),
     [
         ([], np.empty((0, 1)), set(FIGURES)),
-        ([0, 0], [[0.1], [0.9]], {"sensitivity", "recall", "auc", "average_precision"}),
-        ([1, 1], [[0.1], [0.9]], {"specificity", "auc", "average_precision"}),
-        ([0, 1], [[0.1], [0.2]], {"precision"}),
+        ([0] * 10, [[0.1], [0.9]] * 5, {"sensitivity", "recall", "auc", "average_precision"}),
+        ([1] * 10, [[0.1], [0.9]] * 5, {"specificity", "auc", "average_precision"}),
+        ([0, 1] * 5, [[0.1], [0.2]] * 5, {"precision"}),
         (
-            [0],
-            [[0.1]],
+            [0] * 5,
+            [[0.1]] * 5,
             {"sensitivity", "recall", "auc", "average_precision", "precision", "f1"},
         ),
     ],
@@ -259,12 +292,16 @@ def test_what_cannot_be_computed_is_null_with_a_reason(
     assert "NaN" not in json.dumps(result, allow_nan=False)
 
 
-def test_a_class_without_pictures_leaves_no_macro_auc() -> None:
-    outputs = [[0.6, 0.3, 0.1], [0.2, 0.7, 0.1]]
-    result = figures([0, 1], outputs, labels=THREE, positive="covid")
-    assert result["auc"] is None
-    assert result["undefined"]["auc"] == "no picture has the label covid"
+def test_the_macro_auc_is_that_of_the_classes_that_occur() -> None:
+    outputs = [[0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.3, 0.4, 0.3]]
+    result = figures([0, 1, 0], outputs, labels=THREE, positive="covid")
+    assert result["auc_of"] == ["normal", "bacterial"]
+    assert result["auc"] == 1.0
     assert result["per_class"]["covid"]["auc"] is None
+    alone = figures([0, 0, 0], outputs, labels=THREE, positive="covid")
+    assert (alone["auc"], alone["auc_of"]) == (None, [])
+    assert alone["undefined"]["auc"] == "every picture has the label normal"
+    assert figures([0, 1, 2], outputs, labels=THREE, positive="covid")["auc_of"] == list(THREE)
 
 
 @pytest.mark.parametrize("bad", [np.nan, 1.5, -0.1])
