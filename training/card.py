@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from training.card_figures import attention, evidence, gate, groups, share_shown, thresholds
+from training.card_figures import (
+    attention,
+    data_options,
+    evidence,
+    gate,
+    groups,
+    share_shown,
+    thresholds,
+)
 from training.recipes.base import Recipe
 
 _WHOLE, _BORDER = "whole picture", "border of 10 % alone"
@@ -167,5 +175,6 @@ def _command(made: Mapping[str, Any]) -> str:
         words.append("--data DATA")
     if made.get("name", made["recipe"]) != made["recipe"]:
         words.append(f"--name {made['name']}")
+    words += data_options(made)
     words += [f"--set {key}={value}" for key, value in made.get("set", {}).items()]
     return " ".join([*words, "--fallback"] if made.get("fallback") else words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -23,7 +24,7 @@ def evidence(recipe: Recipe, report: Mapping[str, Any]) -> list[str]:
     for split, figures in report["splits"].items():
         cells = [_cell(figures, metric) for metric in _METRICS]
         refused = f"{figures['refused_fraction']:.1%}"
-        rows.append([_SPLITS[split], str(figures["n"]), *cells, refused])
+        rows.append([_split_name(report, split), str(figures["n"]), *cells, refused])
     return [
         *_table(["images", "n", *_METRICS, "refused"], rows),
         "",
@@ -39,8 +40,26 @@ def _again(recipe: Recipe, report: Mapping[str, Any]) -> str:
     own = (report.get("made_from") or {}).get("own_data")
     if own and "test" not in report["splits"]:
         return ""
-    command = f"python -m training evaluate {report['model']} {'DATA' if own else recipe.data_set}"
+    data = ["DATA", *data_options(report["made_from"])] if own else [recipe.data_set]
+    command = " ".join(["python -m training evaluate", report["model"], *data])
     return f"; again by `{command}`{f', DATA being where {own} lies' if own else ''}"
+
+
+def data_options(made: Mapping[str, Any]) -> list[str]:
+    """Words of a command without which a person's own data are others."""
+    options = {"--group-column": made.get("group_column"), "--label-map": made.get("label_map")}
+    given = [(option, shlex.quote(value)) for option, value in options.items() if value]
+    return [word for pair in given for word in pair]
+
+
+def _split_name(report: Mapping[str, Any], split: str) -> str:
+    return _plainly(report, _SPLITS[split])
+
+
+def _plainly(report: Mapping[str, Any], words: str) -> str:
+    """Nothing about a person's own data is official."""
+    own = (report.get("made_from") or {}).get("own_data")
+    return words.replace("official ", "") if own else words
 
 
 def _by_label(recipe: Recipe, report: Mapping[str, Any]) -> list[str]:
@@ -60,7 +79,7 @@ def _by_label(recipe: Recipe, report: Mapping[str, Any]) -> list[str]:
         "",
         "In this table auc is the mean over the labels, each against the rest, and accuracy asks "
         f"for the most probable label; the other figures are those of {recipe.positive} at its "
-        f"threshold. Each label on the {_SPLITS[split]}, the most probable one called:",
+        f"threshold. Each label on the {_split_name(report, split)}, the most probable one called:",
         "",
         *_table(["label", "n", *called, *_OF_A_LABEL], rows),
     ]
@@ -90,7 +109,7 @@ def thresholds(recipe: Recipe, section: Mapping[str, Any], report: Mapping[str, 
     ]
     heads = ["finding", "operating point", "threshold", "sensitivity", "specificity"]
     lines = [*_table(heads, rows), "", *_chosen(report), *_coinciding(section)]
-    tested = report.get("operating_points")
+    tested, split = report.get("operating_points"), _split_name(report, "test")
     if tested:
         figures = ("precision", "sensitivity", "specificity")
         on_test = [
@@ -99,8 +118,7 @@ def thresholds(recipe: Recipe, section: Mapping[str, Any], report: Mapping[str, 
         ]
         lines += [
             "",
-            f"The same thresholds for {recipe.positive} on the official test split, where none was "
-            "chosen:",
+            f"The same thresholds for {recipe.positive} on the {split}, where none was chosen:",
             "",
             *_table(["operating point", *figures], on_test),
         ]
@@ -168,7 +186,7 @@ def gate(recipe: Recipe, section: Mapping[str, Any], report: Mapping[str, Any]) 
     """What the scope gate refuses."""
     rows = [
         [
-            name,
+            _plainly(report, name),
             str(figure["n"]),
             "yes" if figure["outside"] else "no",
             f"{figure['refused']:.1%}",

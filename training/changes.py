@@ -9,7 +9,7 @@ from typing import Any
 
 from dicom_node.errors import BadInput
 from dicom_node.score.preprocessing import Preprocessing
-from training.recipes.base import DomainColumn, Phase, Recipe, SplitPlan
+from training.recipes.base import DomainColumn, Phase, Recipe, SplitPlan, keep_all
 
 _PLAIN: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("batch_size", "seed", "members", "teachers", "imitation_epochs"), int),
@@ -21,6 +21,10 @@ _PLAIN: dict[str, Callable[[str], Any]] = {
 """Fields of a recipe that a word sets."""
 OVERRIDES = ("epochs", "rate", "side", "age", *_PLAIN)
 """What `--set` may change; `epochs` and `rate` count for every phase, `age` on own data alone."""
+_OF_SLICES = (
+    "Evidence is on single slices. The score of a series is the mean of the highest share of its "
+    "slices and has not been measured.",
+)
 _OLDEST = 150
 _AGES = re.compile(r"(\d{1,3})-(\d{1,3})")
 _IMAGES = {"cxr_image": "frontal chest radiographs", "ct_series": "axial chest CT series"}
@@ -38,7 +42,9 @@ def overridden(recipe: Recipe, changes: Mapping[str, str]) -> Recipe:
         try:
             recipe = _changed(recipe, key, value)
         except ValueError as error:
-            raise BadInput(f"--set {key}={value}: {error}") from error
+            number = "invalid literal" in str(error) or "could not convert" in str(error)
+            why = "a number is needed" if number else error
+            raise BadInput(f"--set {key}={value}: {why}") from error
     return recipe
 
 
@@ -129,17 +135,17 @@ def _on_own_data(recipe: Recipe, data: str) -> Recipe:
             f"Trained on {data} by whoever made this model; nobody else has looked at these data.",
             f"Intended use, codes and settings are those of the recipe {recipe.name} and must be "
             "reviewed before this model is used.",
+            *(_OF_SLICES if recipe.kind == "ct_series" else ()),
         ),
         license="as the owner of the training data says",
-        license_text=(
-            f"Training data: {data}. Its owner decides how these weights may be used.\n"
-            f"Initial weights: see the documentation of {recipe.architecture} ({recipe.weights}).\n"
-        ),
+        keep=keep_all,
+        # Columns of someone's own may name anything, patients too.
+        subgroups=(),
     )
 
 
 def _with_own_words(recipe: Recipe) -> Recipe:
-    """Title and statement that say nothing of the patients of the recipe's own set."""
+    """Words that say nothing of the recipe's own set, nor of weights that settings replaced."""
     what = f"{recipe.findings[0].code[2]} on {_IMAGES[recipe.kind]}"
     ages = recipe.intended_use["age_years"]
     whom = f" of patients of {ages[0]} to {ages[1]} years" if ages else ""
@@ -147,5 +153,9 @@ def _with_own_words(recipe: Recipe) -> Recipe:
     return replace(
         recipe,
         title=f"{what}, trained on {recipe.data_set}",
+        license_text=(
+            f"Training data: {recipe.data_set}. Its owner decides how these weights may be used.\n"
+            f"Initial weights: see the documentation of {recipe.architecture} ({recipe.weights}).\n"
+        ),
         intended_use={**recipe.intended_use, "statement": statement},
     )

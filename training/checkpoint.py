@@ -115,15 +115,17 @@ def load_checkpoint(path: Path, recipe: Recipe, digest: str, state: State) -> bo
     try:
         content = content_of(path)
     except DAMAGED as error:
-        raise BadInput(f"{path} is damaged ({error}): delete it or leave out --resume") from error
+        raise BadInput(
+            f"{path} is damaged ({error}): delete it, or give --overwrite instead of --resume"
+        ) from error
     for what, found, own in (
         ("recipe", _learned_by(content["recipe"]), _learned_by(described(recipe))),
         ("data", content["digest"], digest),
     ):
         if found != own:
             raise BadInput(
-                f"{path} was written for another {what}: name another folder with --run, or leave "
-                "out --resume to train anew in this one"
+                f"{path} was written for another {what}: give another --name, or --overwrite "
+                "instead of --resume to train anew in this one"
             )
     state.network.load_state_dict(content["network"])
     if state.average is not None:

@@ -19,8 +19,6 @@ from training.judged import judge
 from training.metrics import FIGURES, measure
 from training.recipes.base import Recipe
 
-SUBGROUPS = ("subtype", "source")
-"""Manifest columns whose values are measured apart."""
 NOTES = {
     "validation": "chose the epoch, the calibration, the gate's limit and, unless the card names "
     "domains, the thresholds",
@@ -28,6 +26,8 @@ NOTES = {
     "(docs/README.md says what of it had been seen)",
     "test_strict": "test images of undoubted label, without copies and without groups learned from",
 }
+
+_OF_OWN_TEST = "test split; no weight, threshold or limit was fitted to it"
 
 
 def measured(folder: Path, recipe: Recipe, splits: Splits) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def measured(folder: Path, recipe: Recipe, splits: Splits) -> dict[str, Any]:
             positive=recipe.positive,
             threshold=report["threshold"],
         )
-        report["subgroups"] = subgroups(pictures, judged.right, judged.truth)
+        report["subgroups"] = subgroups(recipe.subgroups, pictures, judged.right, judged.truth)
         if pictures is (splits.test or splits.validation):
             report |= looked_at(classifier, explained, pictures, segment=recipe.guided)
         if name == "test":
@@ -81,6 +81,8 @@ def measured(folder: Path, recipe: Recipe, splits: Splits) -> dict[str, Any]:
 
 def entries(recipe: Recipe, report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The report as the `evidence` of `metadata.json`."""
+    own = (report.get("made_from") or {}).get("own_data")
+    notes = NOTES | {"test": _OF_OWN_TEST} if own else NOTES
     return [
         {
             "data_set": recipe.data_title,
@@ -90,7 +92,7 @@ def entries(recipe: Recipe, report: Mapping[str, Any]) -> list[dict[str, Any]]:
             "metric": metric,
             "value": figures[metric],
             "confidence_interval": figures["ci95"][metric],
-            "note": NOTES[split],
+            "note": notes[split],
         }
         for split, figures in report["splits"].items()
         for metric in FIGURES
@@ -106,7 +108,10 @@ def strict_places(splits: Splits) -> list[int]:
 
 
 def subgroups(
-    pictures: Sequence[Picture], right: NDArray[np.bool_], truth: NDArray[np.bool_]
+    columns: Sequence[str],
+    pictures: Sequence[Picture],
+    right: NDArray[np.bool_],
+    truth: NDArray[np.bool_],
 ) -> dict[str, dict[str, Any]]:
     """Share called right by value of each subgroup column that has two or more values.
 
@@ -117,7 +122,7 @@ def subgroups(
         there.
     """
     result: dict[str, dict[str, Any]] = {}
-    for column in SUBGROUPS:
+    for column in columns:
         values = np.array([picture.item.columns.get(column, "") for picture in pictures])
         names = sorted(set(values) - {""})
         if len(names) < 2:
@@ -151,6 +156,7 @@ def _share(right: NDArray[np.bool_]) -> float | None:
 def _figures(
     classifier: Classifier, recipe: Recipe, scores: Scores, pictures: Sequence[Picture]
 ) -> dict[str, Any]:
+    groups = [picture.item.group for picture in pictures]
     figures = measure(
         np.array([picture.target for picture in pictures]),
         scores.outputs,
@@ -158,7 +164,7 @@ def _figures(
         positive=recipe.positive,
         threshold=classifier.bundle.findings[0].threshold,
         seed=SEED,
-        groups=[picture.item.group for picture in pictures] if recipe.group_column else None,
+        groups=groups if any(groups) else None,
     )
     refused = int((scores.distance > 1).sum())
     fraction = round(refused / len(pictures), 6)

@@ -118,9 +118,7 @@ def fit(
         config,
     )
     _try(recipe, len(splits.train), start)
-    run.mkdir(parents=True, exist_ok=True)
-    for left in without:
-        (left.run / runs.TIMING).unlink(missing_ok=True)  # says that it is finished
+    runs.begin((run, *(left.run for left in without)), resume=resume)
     lungs = _lungs(recipe, splits.train, run.parent / runs.PLANES, progress=progress)
     start = replace(start, lungs=lungs)
     spent = []

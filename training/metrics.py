@@ -81,9 +81,10 @@ def measure(
         `n`, `n_positive`, `FIGURES`, `threshold`, `confusion_matrix` (rows: truth, columns: call,
         both in the order of `labels`), `labels`, `positive`, `auc_of` (labels whose areas `auc` is
         the mean of), `ci95` (figure -> [low, high], or null), `ci95_exact` (figures of exactly 0 or
-        1 and shares of fewer than 5 pictures or groups, of which a resample can say nothing: their
-        interval is Clopper and Pearson's, for an area over as many independent pairs as there
-        are; other figures of so few have none), `resampled` (`pictures` or `groups`), `undefined`
+        1, shares of fewer than 5 pictures or groups, and shares that are the same in every
+        resample, which says nothing then: their interval is Clopper and Pearson's, for an area over
+        as many independent pairs as there are; other such figures have none), `resampled`
+        (`pictures` or `groups`), `undefined`
         (figure -> why it is null) and `per_class` (label -> its figures against the rest).
 
     Raises
@@ -173,7 +174,7 @@ def _intervals(
     exactly = [
         name
         for name, value in values.items()
-        if (name, value) in _PERFECT
+        if (name, _rounded(value)) in _PERFECT
         or (name in _SHARES and (value in (0.0, 1.0) or trials[name] < _FEWEST))
     ]
     resampled = [name for name in values if name not in exactly and trials[name] >= _FEWEST]
@@ -181,6 +182,9 @@ def _intervals(
     pairs: dict[str, tuple[float, float] | None] = {}
     if statistics:
         pairs = bootstrap(statistics, case.targets, groups=groups, seed=seed, resamples=resamples)
+    still = [name for name, pair in pairs.items() if pair is not None and pair[0] == pair[1]]
+    exactly += [name for name in still if name in _SHARES]
+    pairs |= dict.fromkeys(name for name in still if name not in _SHARES)
     for name in exactly:
         pairs[name] = exact(round(values[name] * trials[name]), trials[name])
     intervals = {}

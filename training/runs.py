@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from importlib.metadata import version
@@ -27,6 +28,8 @@ TIMING = "timing.json"
 WEIGHTS = "weights.safetensors"
 CHECKPOINT = "checkpoint.pt"
 RATE_CURVE = "lr_find.json"
+_PARTS = ("member[0-9]*", "teacher[0-9]*", "without[0-9]*", "validation")
+"""Folders of trainings and figures inside a run."""
 PLANES = "planes"
 """Folder of prepared pictures and of the lungs on them, among the runs."""
 
@@ -105,6 +108,28 @@ def summed_timing(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**each[0], **sums}
 
 
+def begin(folders: Sequence[Path], *, resume: bool) -> None:
+    """Make a run's folder; without `resume` nothing in it may pass for what is trained now.
+
+    What was imitated stays: it is taken again if it fits.
+
+    Parameters
+    ----------
+    folders
+        The run's, and those inside it whose trainings count as unfinished from now on.
+    """
+    run = folders[0]
+    run.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        for name in (CONFIG, WEIGHTS, CHECKPOINT, HISTORY):
+            (run / name).unlink(missing_ok=True)
+        for part in _PARTS:
+            for folder in run.glob(part):
+                shutil.rmtree(folder)
+    for folder in folders:
+        (folder / TIMING).unlink(missing_ok=True)  # says that it is finished
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file that is either the old or the new one, also when killed."""
     part = path.with_name(path.name + ".part")
@@ -128,15 +153,27 @@ def made_plainly(recipe: Recipe) -> dict[str, Any]:
 
 
 def made_from(
-    recipe: str, name: str, *, changes: Mapping[str, str], fallback: bool, own_data: str | None
+    recipe: str,
+    name: str,
+    *,
+    changes: Mapping[str, str],
+    fallback: bool,
+    own_data: str | None,
+    group_column: str | None = None,
+    label_map: str | None = None,
 ) -> dict[str, Any]:
-    """What `recipe_of` reads: the arguments of `customised`, as JSON values."""
+    """What `recipe_of` reads: the arguments of `customised`, as JSON values.
+
+    `group_column` and `label_map` are those of the command, without which the data are others.
+    """
     return {
         "recipe": recipe,
         "name": name,
         "set": dict(changes),
         "fallback": fallback,
         "own_data": own_data,
+        "group_column": group_column,
+        "label_map": label_map,
     }
 
 

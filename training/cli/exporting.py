@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ from training.cli.loading import Wanted, load_splits
 from training.cli.options import warn
 from training.data import Source, data_dir
 from training.recipes.base import Recipe
-from training.runs import CONFIG, data_digest, read_json, recipe_of
+from training.runs import CONFIG, TIMING, data_digest, read_json, recipe_of
 
+_VERSION = re.compile(r"\d{1,5}\.\d{1,5}\.\d{1,4}")
 _CONFOUNDED = frozenset({"covid3_cxr", "covid25_cxr"})
 """Sets whose card says first what one can guess the class from without the lungs."""
 
@@ -33,9 +36,21 @@ def export_run(
 
     recipe = recipe_of(run)
     config = read_json(run, CONFIG)
-    own = config["made_from"].get("own_data")
+    made = config["made_from"]
+    if made["name"] != folder.name:
+        raise BadInput(f"{run} is the run of {made['name']}: export it under that name")
+    if not (run / TIMING).is_file():
+        raise BadInput(f"{run} is not finished: `python -m training fit --resume` goes on with it")
+    own = made.get("own_data")
     if own and wanted.data is None:
         raise BadInput(f"{run.name} was trained on {own}: name it with --data")
+    before = _sealed(folder)
+    version = _checked(version or VERSION, before, folder)
+    wanted = replace(
+        wanted,
+        group_column=wanted.group_column or made.get("group_column"),
+        label_map=wanted.label_map or made.get("label_map"),
+    )
     source = wanted.source(recipe)
     splits = load_splits(recipe, wanted, source)
     if data_digest(splits) != config["data"]["digest"]:
@@ -43,13 +58,12 @@ def export_run(
             f"{run.name} was trained on other pictures or another division of them than "
             f"{source.name} gives now: name the same data and options as for `fit`, or train again"
         )
-    before = _sealed(folder)
     report = export(
         recipe,
         splits,
         run,
         folder,
-        version=version or VERSION,
+        version=version,
         others=other_sets(recipe, data_dir()),
         confounding=_confounding(recipe, source),
     )
@@ -60,6 +74,22 @@ def export_run(
             "study with them will not score it again; give --version a new one"
         )
     return report
+
+
+def _checked(version: str, before: tuple[str, str] | None, folder: Path) -> str:
+    """The version, if it has three numbers and is not below that of the model that is there."""
+    if not _VERSION.fullmatch(version):
+        raise BadInput(f"--version {version}: write three numbers, for example 1.0.0")
+    if before and _numbers(version) < _numbers(before[0]):
+        raise BadInput(
+            f"{folder} is version {before[0]}, which {version} would not replace: give --version a "
+            "higher one (a node scores a study once with each)"
+        )
+    return version
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
 
 
 def _sealed(folder: Path) -> tuple[str, str] | None:

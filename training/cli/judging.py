@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from dicom_node.errors import BadInput
 from dicom_node.score.bundle import CARD, read_bundle
 from dicom_node.score.transforms import Pipeline
-from training.cli.loading import label_map_for, learned_from, load_labelled
+from training.cli.loading import label_map_for, load_labelled, warn_of_learned
 from training.cli.options import (
     MODELS,
     DataName,
@@ -25,7 +25,6 @@ from training.cli.options import (
     model_folder,
     out,
     print_json,
-    warn,
     warn_of_left_out,
 )
 from training.data import open_source
@@ -72,7 +71,7 @@ def evaluate_model(
     json: Json = False,
 ) -> None:
     """Measure a model on labelled pictures as the node would score them, with 95 % intervals."""
-    from training.evaluate import TEST, evaluate
+    from training.evaluate import evaluate
 
     if predictions is not None and not predictions.parent.is_dir():
         raise BadInput(f"--predictions {predictions}: there is no such folder")
@@ -94,11 +93,7 @@ def evaluate_model(
         [f"label {label!r}, n {count}" for label, count in report["unknown_labels"].items()],
         len(report["unknown_labels"]),
     )
-    if report["split"] != TEST and source.name == learned_from(folder):
-        warn(
-            f"{model} learned from data named {source.name}: what was not kept for judging (split "
-            f"{TEST}) promises too much"
-        )
+    warn_of_learned([folder], source, split)
     if json:
         print_json(report)
         return
@@ -131,8 +126,10 @@ def explain_model(
 
     folder = model_folder(model, models)
     bundle = read_bundle(folder)
+    source = open_source(Path(data), group_column=group_column)
+    warn_of_learned([folder], source, split)
     pictures = load_labelled(
-        open_source(Path(data), group_column=group_column),
+        source,
         Pipeline(bundle.inference.preprocessing),
         bundle.metadata.dicom_node.labels,
         label_map=label_map,
@@ -169,6 +166,7 @@ def compare_models(
         progress=not json,
     )
     warn_of_left_out(report["problems"], len(report["problems"]))
+    warn_of_learned(folders, source, split)
     if json:
         print_json(report)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,6 +123,11 @@ def _warn_of_headers(recipe: Recipe, source: Source) -> None:
     """Say how many of someone's own images the model could never score in the node."""
     use = IntendedUse.model_validate(recipe.intended_use)
     refused = refused_by_header(use, source, source.items)
+    if refused is None and use.age_years is not None:
+        warn(
+            "nothing says whom these pictures are of: the model will be declared for patients of "
+            "{} to {} years; --set age=LOW-HIGH declares others".format(*use.age_years)
+        )
     if not refused:
         return
     of_any_age = use.model_copy(update={"age_years": None})
@@ -169,7 +175,22 @@ def load_labelled(
     return pictures
 
 
-def learned_from(model: Path) -> str | None:
+def warn_of_learned(models: Sequence[Path], source: Source, split: str) -> None:
+    """Say which models were made from data of that name, where no test split keeps them apart."""
+    from training.evaluate import TEST
+    from training.predict import split_of
+
+    if split_of(source, split) == TEST:
+        return
+    for model in models:
+        if _data_of(model) == source.name:
+            warn(
+                f"{model.name} learned from data named {source.name}: what was not kept for "
+                f"judging (split {TEST}) promises too much"
+            )
+
+
+def _data_of(model: Path) -> str | None:
     """Name of the data that a model folder says it was made from; None where it says nothing."""
     from training.export import EVIDENCE
 

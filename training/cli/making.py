@@ -144,7 +144,7 @@ def find_learning_rate(
     from training.lr_find import lr_find
 
     base, wanted = recipe_named(recipe), Wanted(data, group_column, label_map, runs)
-    _check_run_name(name, data)
+    _check_run_name(name, base.name, data)
     source = wanted.source(base)
     chosen = customised(
         base,
@@ -205,7 +205,9 @@ def fit_recipe(
     chosen_device(device)
     check_logs(log or [])
     wanted = Wanted(data, group_column, label_map, runs)
-    _check_run_name(name, data)
+    _check_run_name(name, base.name, data)
+    if resume and overwrite:
+        raise BadInput("--resume goes on with a run and --overwrite replaces it: choose one")
     source = wanted.source(base)
     own_data = wanted.own_data(source)
     changes = settings_of(settings)
@@ -230,7 +232,13 @@ def fit_recipe(
         workers=workers,
         logs=log or [],
         made_from=made_from(
-            base.name, chosen.name, changes=changes, fallback=fallback, own_data=own_data
+            base.name,
+            chosen.name,
+            changes=changes,
+            fallback=fallback,
+            own_data=own_data,
+            group_column=wanted.group_column,
+            label_map=wanted.label_map,
         ),
     )
     history = read_json(folder, HISTORY)
@@ -245,13 +253,13 @@ def fit_recipe(
     )
 
 
-def _check_run_name(name: str | None, data: str | None) -> None:
-    """Refuse a name that is taken, or none for a person's own data."""
+def _check_run_name(name: str | None, recipe: str, data: str | None) -> None:
+    """Refuse a name that is another recipe's or, of a person's own data, any recipe's or none."""
     if data is not None and name is None:
         raise BadInput("give the model of your own data a --name of its own")
     if name is not None:
         check_name(name)
-        if name == PLANES or (data is not None and name in RECIPES):
+        if name == PLANES or (name in RECIPES and (data is not None or name != recipe)):
             raise BadInput(f"--name {name} is taken: choose a name of your own")
 
 
@@ -310,7 +318,7 @@ def make_all(
             fallback=fallback,
             settings=settings,
             resume=resume,
-            overwrite=True,
+            overwrite=not resume,
             device=device,
             runs=runs,
         )

@@ -45,7 +45,8 @@ class Item:
 def copy_marks(item: Item) -> set[str]:
     """What two items have in common if they are copies: a declared group, or file and slice."""
     declared, digest = (item.columns.get(name, "") for name in ("dup_group", "sha256"))
-    place = item.path.partition("#")[2]
+    place = item.path.rpartition("#")[2]
+    place = place if place.isdigit() else ""  # else "#" is a letter of a file's name
     return {declared, digest and f"{digest}#{place}"} - {""}
 
 

@@ -221,6 +221,8 @@ class Recipe:
         Which of the operating points gives the threshold in use.
     intended_use, aggregation, limits
         As `dicom_node.score.manifest` declares them.
+    subgroups
+        Columns whose values are measured apart, and named in the card.
     license, license_text
         One line, and the content of `docs/data_license.txt`.
     """
@@ -267,6 +269,7 @@ class Recipe:
     aggregation: Mapping[str, Any] | None = None
     operating_point: OperatingPoint = "balanced"
     published: Mapping[str, float] = field(default_factory=dict)
+    subgroups: tuple[str, ...] = ("subtype", "source")
     system: str = ""
     confounded_by: str = ""
 
@@ -342,6 +345,7 @@ REPORTED = (
         "operating_point",
         "intended_use",
         "aggregation",
+        "subgroups",
     ),
 )
 """Fields of a recipe that say what is reported of a model, and how; training asks none of them."""

@@ -67,6 +67,10 @@ def start_peer() -> Iterator[Callable[..., DestinationConfig]]:
 
     yield start
     for entity in entities:
+        # Aborting an association that is at its end already kills a thread of the library.
+        patience = time.monotonic() + 1
+        while entity.active_associations and time.monotonic() < patience:
+            time.sleep(0.01)
         entity.shutdown()
 
 

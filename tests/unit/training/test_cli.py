@@ -327,6 +327,34 @@ def test_a_run_is_not_replaced_unless_asked(
     assert (tmp_path / "ours" / "weights.safetensors").read_bytes() != weights
 
 
+def test_an_export_has_the_name_the_data_and_a_version_above_that_of_the_model(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(place.root / "runs" / "ours", tmp_path / "runs" / "ours")
+    shutil.copytree(place.root / "models" / "ours", tmp_path / "models" / "ours")
+    own = ["--data", str(place.table)]  # the run knows what its labels mean
+    to = [*own, "--runs", str(tmp_path / "runs"), "--models", str(tmp_path / "models")]
+    for words, said in (
+        (["cxr_pneumonia", *to, "--run", str(tmp_path / "runs" / "ours")], "is the run of ours"),
+        (["ours", *to, "--version", "1.0"], "write three numbers, for example 1.0.0"),
+        (["ours", *to, "--version", "0.0.9"], "which 0.0.9 would not replace"),
+    ):
+        assert main(["export", *words]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["export", "ours", *to, "--version", "1.0.0"]) == 0
+    assert main(["export", "ours", *to]) == 2
+    assert "is version 1.0.0" in capsys.readouterr().err
+    card = (tmp_path / "models" / "ours" / "docs" / "README.md").read_text()
+    mapped = "--label-map healthy=normal,ill=pneumonia"
+    assert f"evaluate ours DATA {mapped}`, DATA being where labels lies" in card
+    assert f"--data DATA --name ours {mapped} --set" in card
+    assert "| test split | 4 |" in card
+    assert "official" not in card
+    (tmp_path / "runs" / "ours" / "timing.json").unlink()  # as a kill leaves it
+    assert main(["export", "ours", *to, "--version", "2.0.0"]) == 2
+    assert "is not finished: `python -m training fit --resume`" in capsys.readouterr().err
+
+
 def test_what_groups_and_ages_own_data_have_is_told_before_training(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -360,6 +388,21 @@ def test_ages_of_own_data_that_the_node_would_refuse_are_told_before_training(
     assert "40" not in said, "how old a patient is"
     assert main([*words, "--set", "age=18-120"]) == 0
     assert "the node would refuse" not in capsys.readouterr().err
+
+
+def test_pictures_that_cannot_say_whom_they_are_of_are_remarked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(8):
+        folder = tmp_path / "films" / ("normal", "pneumonia")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.linear_gradient("L").rotate(10 * number).save(folder / f"{number}.png")
+    words = ["cxr_pneumonia", "--data", str(tmp_path / "films"), "--runs", str(tmp_path), *TINY]
+    words = ["prepare", *words, "--set", "domain=none"]
+    assert main(words) == 0
+    assert "declared for patients of 1 to 5 years; --set age=" in capsys.readouterr().err
+    assert main([*words, "--set", "age=any"]) == 0
+    assert "declared for patients" not in capsys.readouterr().err
 
 
 def test_data_without_splits_from_which_the_model_learned_are_told(
@@ -447,6 +490,9 @@ def test_no_other_commands_are_there() -> None:
         (["evaluate", "nothing", "covid3_cxr"], "is no model folder"),
         (["export", "nothing", "--runs", "nowhere"], "no readable config.json"),
         (["fit", "cxr_pneumonia", "--set", "age=18-120"], "it needs --data"),
+        (["fit", "cxr_pneumonia", "--set", "seed=x"], "--set seed=x: a number is needed"),
+        (["fit", "cxr_pneumonia", "--name", "ct_covid"], "--name ct_covid is taken"),
+        (["fit", "cxr_pneumonia", "--resume", "--overwrite"], "choose one"),
         (["fit"], "Missing argument"),
         (["frobnicate"], "No such command"),
     ],

@@ -77,6 +77,13 @@ def test_a_picture_of_numbers_that_are_none_is_found(tmp_path: Path) -> None:
     assert problems(path) == ["toy: 6.tif holds values that are no numbers; remove it"]
 
 
+def test_copies_whose_names_hold_a_number_sign_are_copies(tmp_path: Path) -> None:
+    rows = [("dup#1.png", "normal", "train", "p8"), ("dup#2.png", "covid", "train", "p9")]
+    path = a_set(tmp_path, [*SOUND, *rows])
+    (tmp_path / "dup#2.png").write_bytes((tmp_path / "dup#1.png").read_bytes())
+    assert problems(path) == ["dup#1.png (normal) and dup#2.png (covid) are one picture"]
+
+
 def test_every_problem_is_said_at_once(tmp_path: Path) -> None:
     path = a_set(tmp_path, SOUND)
     with path.open("a", encoding="utf-8") as file:

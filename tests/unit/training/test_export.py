@@ -257,7 +257,7 @@ def test_groups_with_one_value_are_not_listed() -> None:
     some = pictures(recipe, 8, "test", 5)
     right = np.array([True] * 6 + [False] * 2)
     truth = np.array([picture.target == 1 for picture in some])
-    found = subgroups(some, right, truth)
+    found = subgroups(("subtype", "source"), some, right, truth)
     assert set(found) == {"subtype"}
     assert found["subtype"]["virus"]["accuracy"] == 1.0
     assert found["subtype"]["bacteria"]["accuracy"] == 0.5

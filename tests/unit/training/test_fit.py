@@ -394,6 +394,22 @@ def test_an_optional_run_that_is_not_there_is_told(
     assert "training begins at the weights 'none' instead" in said
 
 
+def test_what_an_older_training_left_does_not_pass_for_the_new_one(
+    recipe: Recipe, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_of(replace(recipe, members=2), splits, tmp_path / "run")
+    (tmp_path / "run" / "lr_find.json").write_text("{}")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FitProgress, "epoch_started", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_of(replace(recipe, seed=99), splits, tmp_path / "run")
+    left = {path.name for path in (tmp_path / "run").rglob("*")}
+    assert left == {"config.json", "lr_find.json"}
+
+
 def test_weights_that_a_run_would_hide_are_refused(
     recipe: Recipe, splits: Splits, tmp_path: Path
 ) -> None:

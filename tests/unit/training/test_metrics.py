@@ -202,6 +202,15 @@ def test_few_pictures_or_patients_have_wide_intervals_or_none(groups: list[str] 
         assert high - low > 0.6
 
 
+def test_calls_that_are_all_alike_have_no_certain_accuracy() -> None:
+    result = figures([0, 1] * 8, [[0.9], [0.8], [0.6], [0.7]] * 4)
+    assert (result["accuracy"], result["sensitivity"], result["specificity"]) == (0.5, 1.0, 0.0)
+    for name in ("accuracy", "precision"):
+        assert result["ci95"][name] == pytest.approx(exact(8, 16), abs=1e-6)
+        assert name in result["ci95_exact"]
+    assert result["ci95"]["auc"][0] < result["auc"] < result["ci95"]["auc"][1]
+
+
 def test_one_patient_more_than_few_is_resampled() -> None:
     targets, outputs = [0, 1] * 5, [[0.9], [0.8], [0.2], [0.7], [0.6], [0.1], [0.3]] * 2
     few = figures(targets[:9], outputs[:9])["ci95"]
@@ -274,10 +283,10 @@ def test_one_output_among_many_labels_is_the_finding_against_the_rest() -> None:
         ([], np.empty((0, 1)), set(FIGURES)),
         ([0] * 10, [[0.1], [0.9]] * 5, {"sensitivity", "recall", "auc", "average_precision"}),
         ([1] * 10, [[0.1], [0.9]] * 5, {"specificity", "auc", "average_precision"}),
-        ([0, 1] * 5, [[0.1], [0.2]] * 5, {"precision"}),
+        ([0, 1] * 5, [[0.01 * i] for i in range(10)], {"precision"}),
         (
             [0] * 5,
-            [[0.1]] * 5,
+            [[0.1 * i] for i in range(5)],
             {"sensitivity", "recall", "auc", "average_precision", "precision", "f1"},
         ),
     ],

@@ -83,6 +83,16 @@ def test_own_data_have_words_of_their_own() -> None:
     anyone = customised(base, changes={"age": "any"}, fallback=False, own_data="films")
     assert anyone.intended_use["age_years"] is None
     assert "years" not in anyone.intended_use["statement"]
+    other = customised(
+        base, changes={"architecture": "FiveBlockCNN", "weights": "none"}, fallback=False,
+        own_data="films",
+    )  # fmt: skip
+    assert "FiveBlockCNN (none)" in other.license_text
+    assert other.subgroups == ()
+    slices = customised(RECIPES["ct_covid"], changes={}, fallback=False, own_data="films")
+    assert slices.keep({"label_flag": "doubtful"})
+    assert any("single slices" in limit for limit in slices.limits)
+    assert not any("single slices" in limit for limit in other.limits)
     for recipe in (kept, adults, anyone):
         IntendedUse.model_validate(recipe.intended_use)
     confounded = customised(RECIPES["cxr_covid3"], changes={}, fallback=False, own_data="films")
