@@ -80,9 +80,10 @@ def _checked(version: str, before: tuple[str, str] | None, folder: Path) -> str:
     """The version, if it has three numbers and is not below that of the model that is there."""
     if not _VERSION.fullmatch(version):
         raise BadInput(f"--version {version}: write three numbers, for example 1.0.0")
-    if before and _numbers(version) < _numbers(before[0]):
+    there = before[0] if before and _VERSION.fullmatch(before[0]) else "0.0.0"
+    if _numbers(version) < _numbers(there):
         raise BadInput(
-            f"{folder} is version {before[0]}, which {version} would not replace: give --version a "
+            f"{folder} is version {there}, which {version} would not replace: give --version a "
             "higher one (a node scores a study once with each)"
         )
     return version
