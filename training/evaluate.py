@@ -10,7 +10,7 @@ import numpy as np
 
 from dicom_node.errors import BadInput
 from training.data import Item, Picture, Source, strict_test
-from training.headers import refused_by_header
+from training.headers import headers_of, refused
 from training.intervals import SEED
 from training.metrics import measure
 from training.predict import Predicted, predict, write_csv
@@ -77,6 +77,7 @@ def evaluate(
         progress=progress,
     )
     problems = [*predicted.unreadable, *source.problems]
+    headers = headers_of(source, predicted.items)
     if predictions_csv is not None:
         write_csv(predictions_csv, predicted.rows())
     report = _figures(predicted, seed) | {
@@ -90,9 +91,7 @@ def evaluate(
         "unreadable": len(predicted.unreadable),
         "problems": problems[:_MOST_PROBLEMS],
         "problem_count": len(problems),
-        "refused_by_header": refused_by_header(
-            predicted.bundle.intended_use, source, predicted.items
-        ),
+        "refused_by_header": refused(predicted.bundle.intended_use, headers) if headers else None,
     }
     if group_by is not None:
         report["groups"] = _by_group(predicted, group_by, seed)

@@ -14,13 +14,17 @@ from training.data import Item, Source
 from training.data.tables import PICTURES, FileSource
 
 
-def refused_by_header(use: IntendedUse, source: Source, items: Sequence[Item]) -> int | None:
-    """How many items lie outside an intended use by their header; None where none has a header."""
+def headers_of(source: Source, items: Sequence[Item]) -> list[Dataset]:
+    """Header of each item that has one; none of pictures."""
     if not isinstance(source, FileSource):
-        return None
-    headers = [_header(source.root, item) for item in items]
-    stated = [header for header in headers if header is not None]
-    return sum(bool(check_header(use, one).violations) for one in stated) if stated else None
+        return []
+    headers = (_header(source.root, item) for item in items)
+    return [header for header in headers if header is not None]
+
+
+def refused(use: IntendedUse, headers: Sequence[Dataset]) -> int:
+    """How many images lie outside an intended use by their header."""
+    return sum(bool(check_header(use, header).violations) for header in headers)
 
 
 def _header(root: Path, item: Item) -> Dataset | None:

@@ -25,7 +25,7 @@ from training.data import (
 )
 from training.data.checks import check
 from training.data.manifests import usual_group_column
-from training.headers import refused_by_header
+from training.headers import headers_of, refused
 from training.recipes.base import Recipe
 from training.runs import PLANES
 
@@ -122,19 +122,19 @@ def load_splits(recipe: Recipe, wanted: Wanted, source: Source) -> Splits:
 def _warn_of_headers(recipe: Recipe, source: Source) -> None:
     """Say how many of someone's own images the model could never score in the node."""
     use = IntendedUse.model_validate(recipe.intended_use)
-    refused = refused_by_header(use, source, source.items)
-    if refused is None and use.age_years is not None:
+    headers = headers_of(source, source.items)
+    if not headers and use.age_years is not None:
         warn(
             "nothing says whom these pictures are of: the model will be declared for patients of "
             "{} to {} years; --set age=LOW-HIGH declares others".format(*use.age_years)
         )
-    if not refused:
+    outside = refused(use, headers)
+    if not outside:
         return
-    of_any_age = use.model_copy(update={"age_years": None})
-    by_age = refused != refused_by_header(of_any_age, source, source.items)
+    by_age = outside != refused(use.model_copy(update={"age_years": None}), headers)
     ages = "any age" if use.age_years is None else "{} to {} years".format(*use.age_years)
     warn(
-        f"the node would refuse {refused} of {len(source.items)} of these images by their header, "
+        f"the node would refuse {outside} of {len(source.items)} of these images by their header, "
         f"for this model is for {', '.join(use.modalities)}, {', '.join(use.body_parts)}, "
         f"{', '.join(use.view_positions) or 'any view'}, {use.minimum_rows} x "
         f"{use.minimum_columns} pixels or more, {ages}"

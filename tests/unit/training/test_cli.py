@@ -73,6 +73,15 @@ def write_films(folder: Path) -> None:
         csv.writer(file).writerows([("path", "label", "split", "patient_id", "site"), *rows])
 
 
+def write_pictures(folder: Path, count: int) -> None:
+    """Pictures of alternating labels, four of a ward, and the manifest without splits."""
+    folder.mkdir(exist_ok=True)
+    for number in range(count):
+        Image.linear_gradient("L").rotate(10 * number).save(folder / f"{number}.png")
+    rows = [f"{i}.png,{('normal', 'pneumonia')[i % 2]},ward{i // 4}" for i in range(count)]
+    (folder / "manifest.csv").write_text("\n".join(["path,label,ward", *rows]) + "\n")
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """Trained and exported from DICOM files and a table of labels."""
@@ -185,11 +194,8 @@ def test_evaluate_takes_another_operating_point(
 def test_evaluate_says_what_it_left_out_and_shows_groups(
     place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for number in range(8):
-        Image.linear_gradient("L").rotate(10 * number).save(tmp_path / f"{number}.png")
+    write_pictures(tmp_path, 8)
     (tmp_path / "7.png").write_bytes(b"torn")
-    rows = [f"{i}.png,{('normal', 'pneumonia')[i % 2]},ward{i // 4}" for i in range(8)]
-    (tmp_path / "manifest.csv").write_text("\n".join(["path,label,ward", *rows]) + "\n")
     assert main(["evaluate", "ours", str(tmp_path), "--group-by", "ward", *place.models]) == 0
     said = capsys.readouterr()
     assert "warning: left out:" in said.err
@@ -262,10 +268,7 @@ def test_the_next_command_that_fit_prints_exports_that_run(
 def test_explain_takes_a_source_without_splits_whole(
     place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for number in range(4):
-        Image.linear_gradient("L").rotate(10 * number).save(tmp_path / f"{number}.png")
-    rows = [f"{i}.png,{('normal', 'pneumonia')[i % 2]}" for i in range(4)]
-    (tmp_path / "manifest.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    write_pictures(tmp_path, 4)
     to = str(tmp_path / "out")
     assert main(["explain", "ours", str(tmp_path), "--out", to, "--json", *place.models]) == 0
     assert json.loads(capsys.readouterr().out)["n"] == 4
@@ -410,11 +413,7 @@ def test_data_without_splits_from_which_the_model_learned_are_told(
 ) -> None:
     for name, warned in (("labels", True), ("others", False)):
         films = tmp_path / name
-        films.mkdir()
-        for number in range(4):
-            Image.linear_gradient("L").rotate(10 * number).save(films / f"{number}.png")
-        rows = [f"{i}.png,{('normal', 'pneumonia')[i % 2]}" for i in range(4)]
-        (films / "manifest.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+        write_pictures(films, 4)
         assert main(["evaluate", "ours", str(films), "--json", *place.models]) == 0
         said = capsys.readouterr()
         assert ("ours learned from data named labels" in said.err) == warned
@@ -446,11 +445,8 @@ def test_what_was_mistyped_is_told_before_anything_is_scored(
 def test_explain_goes_on_without_a_damaged_picture(
     place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for number in range(4):
-        Image.linear_gradient("L").rotate(10 * number).save(tmp_path / f"{number}.png")
+    write_pictures(tmp_path, 4)
     (tmp_path / "3.png").write_bytes(b"torn")
-    rows = [f"{i}.png,{('normal', 'pneumonia')[i % 2]}" for i in range(4)]
-    (tmp_path / "manifest.csv").write_text("\n".join(["path,label", *rows]) + "\n")
     to = str(tmp_path / "out")
     assert main(["explain", "ours", str(tmp_path), "--out", to, "--json", *place.models]) == 0
     said = capsys.readouterr()
