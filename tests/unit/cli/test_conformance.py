@@ -36,6 +36,7 @@ def test_the_documentation_has_the_statement_of_the_shipped_configuration() -> N
         ({"dicom": {"maximum_pdu_bytes": 0}}, "| Largest PDU accepted | no limit |"),
         ({"dicom": {"extra_storage_classes": [MRImageStorage]}}, f"`{MRImageStorage}` | kept, nev"),
         ({"dicom": {"storage_commitment": True}}, f"`{PUSH_MODEL}` | as SCP, and as SCU"),
+        ({"dicom": {"storage_commitment": True}}, "| 0x0123 | Another Action Type ID than 1. |"),
         (
             {"destinations": {"pacs": {**PACS, "confirm": "storage_commitment"}}},
             "| pacs | `PACS` | pacs.example.org:104 | storage_commitment |",
